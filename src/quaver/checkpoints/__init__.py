@@ -1,0 +1,1 @@
+"""Model folders: found or downloaded, read lazily, loaded strictly, written whole or not at all."""

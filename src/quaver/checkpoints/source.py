@@ -1,0 +1,159 @@
+"""From what a user types to a folder on disk: a bundled model, a local folder or a hub id.
+
+Whatever can go wrong on the way (no network, a licence not accepted, a full disk) has one outcome,
+a CheckpointError that says what to do. Downloads are by pattern: the Orpheus repository keeps
+about 100 GB of optimizer state beside 15 GB of weights.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import (
+    CacheNotFound,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from quaver.checkpoints.atomic import one_line
+from quaver.core.errors import CheckpointError, InputError
+
+CONFIG = "config.json"
+MODEL_FILES = (
+    CONFIG,
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "quaver.json",
+    "codec/*",
+)
+CODEC_FILES = (CONFIG, "*.safetensors", "pytorch_model.bin")
+# a hub pattern's * crosses folders, so training state must be turned away by name
+TRAINING_FILES = ("*optimizer*", "*.distcp", "checkpoint*/*", "global_step*/*", "original/*")
+
+_BUNDLED = Path(__file__).parents[1] / "bundled"
+_HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(?!.*\.\.)(\w[\w./-]*))?", re.ASCII)
+
+# The base of all transport errors, of whichever HTTP library the hub client's version uses.
+_HTTP_ERROR: type[BaseException] = HfHubHTTPError.__bases__[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A folder of model files, and where it came from; `revision` is a commit of the hub."""
+
+    path: Path
+    name: str
+    revision: str | None = None
+
+
+def resolve(model: str, patterns: Sequence[str] = MODEL_FILES) -> ModelFolder:
+    """Find `model`: a bundled name, a local folder, or `org/name[@revision]` of the hub.
+
+    They are tried in this order. From the hub come only files that match `patterns`, and what is
+    cached serves when the network is away. config.json must be there if `patterns` ask for it.
+    Raises InputError if `model` is none of the three, CheckpointError if it cannot be had.
+    """
+    found = _local(model) or _from_hub(model, patterns)
+    if CONFIG in patterns and not (found.path / CONFIG).is_file():
+        raise CheckpointError(
+            f"{found.path} has no {CONFIG}; a model folder needs {CONFIG} and *.safetensors"
+        )
+    return found
+
+
+def bundled() -> dict[str, Path]:
+    """The models that come with Quaver, by name."""
+    return {file.parent.name: file.parent for file in sorted(_BUNDLED.glob(f"*/{CONFIG}"))}
+
+
+def cached() -> list[ModelFolder]:
+    """Models of the hub that are on this machine, by name, the newest revision first."""
+    try:
+        repos = huggingface_hub.scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    return [
+        ModelFolder(revision.snapshot_path, repo.repo_id, revision.commit_hash)
+        for repo in sorted(repos, key=lambda repo: repo.repo_id)
+        if repo.repo_type == "model"
+        for revision in sorted(repo.revisions, key=lambda r: r.last_modified, reverse=True)
+        if (revision.snapshot_path / CONFIG).is_file()
+    ]
+
+
+def _local(model: str) -> ModelFolder | None:
+    if model in (own := bundled()):
+        return ModelFolder(own[model], model)
+    path = Path(model)
+    try:
+        if model.strip() and path.is_dir():
+            return ModelFolder(path, path.resolve().name)
+        if model.strip() and path.exists():
+            raise InputError(f"model {model!r} is a file; give the folder that holds {CONFIG}")
+    except OSError as error:
+        raise InputError(f"model {model[:80]!r} cannot be opened: {one_line(error)}") from error
+    return None
+
+
+def _from_hub(model: str, patterns: Sequence[str]) -> ModelFolder:
+    form = _HUB_ID.fullmatch(model)
+    if form is None:
+        raise InputError(
+            f"model {model[:80]!r} is not known; give a bundled name ({_bundled_names()}), "
+            "an existing folder, or a Hugging Face id as org/name or org/name@revision"
+        )
+    repo, revision = form.groups()
+    try:
+        path = huggingface_hub.snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=list(patterns),
+            ignore_patterns=list(TRAINING_FILES),
+        )
+    except HFValidationError as error:
+        raise InputError(f"model {model[:80]!r} is no hub id: {one_line(error)}") from error
+    except (OSError, RuntimeError, _HTTP_ERROR) as error:  # RuntimeError: its Rust transport
+        raise CheckpointError(f"cannot get {model}: {_advice(error)}") from error
+    return ModelFolder(Path(path), repo, Path(path).name)
+
+
+def _advice(error: BaseException) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    otherwise = f"or use a bundled model ({_bundled_names()}) or a local folder"
+    if isinstance(error, GatedRepoError) or status == 403:
+        return (
+            "access is restricted; accept the licence on its page at huggingface.co, "
+            f"then set HF_TOKEN to a token of that account, {otherwise}"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return "no such revision; after @ give a branch, a tag or a full commit of that repository"
+    if isinstance(error, RepositoryNotFoundError) or status == 401:
+        return (
+            "no such public repository; check the spelling, "
+            f"set HF_TOKEN if it is private or HF_TOKEN is out of date, {otherwise}"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no space left; free some, or set HF_HOME to a larger disk"
+    unset = " and unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else ""
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            f"the hub is out of reach and the cache lacks it; check the network{unset}, {otherwise}"
+        )
+    return f"the download failed ({one_line(error)}); check the network{unset}, {otherwise}"
+
+
+def _bundled_names() -> str:
+    return ", ".join(bundled()) or "none in this installation"

@@ -1,0 +1,239 @@
+"""`quaver doctor`: what this machine has, and what of Quaver runs on it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quaver.cli.output import print_json, table_console
+
+NEEDED = ("numpy", "torch", "safetensors", "tokenizers", "huggingface_hub", "av")
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # any of them multiplies bf16
+CUDA_BF16 = 8  # the first compute capability that does
+EXTRAS = {"quality": ("jiwer", "pocketsphinx"), "train": ("scipy",)}
+PROGRAMS = {"train": ("flite",)}
+
+
+@dataclass(slots=True)
+class Report:
+    """All that doctor finds; `problems` are what keeps `quaver say` from working."""
+
+    versions: dict[str, str]
+    cpu: dict[str, Any]
+    memory: dict[str, float | None]  # GB
+    cuda: list[dict[str, Any]] = field(default_factory=list)
+    encoders: dict[str, bool] = field(default_factory=dict)
+    extras: dict[str, str] = field(default_factory=dict)
+    hub: dict[str, bool] = field(default_factory=dict)
+    models: list[str] = field(default_factory=list)
+    recipes: dict[str, dict[str, str]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    verdict: str = ""
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="One JSON document instead.")] = False,
+) -> None:
+    """Check this machine and installation. Status 1 if `quaver say` cannot work."""
+    report = examine()
+    if json:
+        print_json(asdict(report))
+    else:
+        _print(report)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def examine() -> Report:
+    """Look at everything; what is broken is reported, never raised."""
+    report = Report(_versions(), _cpu(), _memory())
+    report.problems = [problem for name in NEEDED if (problem := _broken(name))]
+    report.extras = {extra: _extra(extra) for extra in EXTRAS}
+    if not report.problems:
+        from quaver.checkpoints.source import bundled
+
+        report.cuda, report.encoders, report.hub = _cuda(), _encoders(), _hub()
+        report.models = list(bundled())
+        report.recipes = _recipes(report)
+        if not report.models:
+            report.problems.append("no bundled model; reinstall quaver, or name one by --model")
+    report.verdict = _verdict(report)
+    return report
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from quaver import __version__
+
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = "missing"
+    return {"python": platform.python_version(), "quaver": __version__, "torch": torch}
+
+
+def _broken(module: str) -> str | None:
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        return f"{module} does not load ({error}); install quaver again"
+    return None
+
+
+def _cpu() -> dict[str, Any]:
+    facts = _colon_file(Path("/proc/cpuinfo"))
+    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    affinity = getattr(os, "sched_getaffinity", None)  # what a container may use; on Linux only
+    return {
+        "name": facts.get("model name") or platform.processor() or platform.machine(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "flags": [flag for flag in CPU_FLAGS if flag in flags],
+    }
+
+
+def _memory() -> dict[str, float | None]:
+    facts = _colon_file(Path("/proc/meminfo"))
+    kib = {"total": facts.get("MemTotal"), "free": facts.get("MemAvailable")}
+    return {k: round(int(v.split()[0]) / 1e6 * 1.024, 1) if v else None for k, v in kib.items()}
+
+
+def _colon_file(path: Path) -> dict[str, str]:
+    """`key : value` lines of a file of Linux, the first of each key; empty on other systems."""
+    if not path.is_file():
+        return {}
+    found: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def _cuda() -> list[dict[str, Any]]:
+    import torch
+
+    devices = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [
+        {
+            "name": device.name,
+            "compute_capability": f"{device.major}.{device.minor}",
+            "memory_gb": round(device.total_memory / 1e9, 1),
+        }
+        for device in devices
+    ]
+
+
+def _encoders() -> dict[str, bool]:
+    from quaver.audio.encode import FORMATS
+
+    return {format: _encodes(format) for format in FORMATS}
+
+
+def _encodes(format: str) -> bool:
+    import io
+
+    import av
+    import numpy as np
+
+    from quaver.audio.encode import StreamWriter
+
+    try:
+        with StreamWriter(io.BytesIO(), 24000, format) as writer:
+            writer.write(np.zeros(2400, np.float32))
+    except (av.FFmpegError, ValueError):  # ValueError: this build of PyAV lacks the codec
+        return False
+    return True
+
+
+def _extra(extra: str) -> str:
+    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    advice = [f"pip install 'quaver[{extra}]'"] if missing else []
+    programs = [name for name in PROGRAMS.get(extra, ()) if shutil.which(name) is None]
+    advice += [f"apt install {name}" for name in programs]
+    if not advice:
+        return "ready"
+    return f"lacks {', '.join([*missing, *programs])}: {' and '.join(advice)}"
+
+
+def _hub() -> dict[str, bool]:
+    from huggingface_hub import constants, get_token
+
+    return {"token": get_token() is not None, "offline": constants.HF_HUB_OFFLINE}
+
+
+def _recipes(report: Report) -> dict[str, dict[str, str]]:
+    """Recipe -> device -> `runs`, `slower: why` or `no: why`."""
+    from quaver.precision import RECIPES, Format
+
+    found = {}
+    for name, recipe in RECIPES.items():
+        narrow = Format.BF16.value in recipe.as_dict().values()
+        slow = narrow and not CPU_BF16.intersection(report.cpu["flags"])
+        why = "slower: this CPU does not multiply bf16, fp32 is faster" if slow else "runs"
+        found[name] = {"cpu": why, "cuda": _on_cuda(report.cuda, narrow)}
+    return found
+
+
+def _on_cuda(devices: list[dict[str, Any]], narrow: bool) -> str:
+    if not devices:
+        return "no: there is no CUDA device"
+    oldest = min(float(device["compute_capability"]) for device in devices)
+    if narrow and oldest < CUDA_BF16:
+        return f"slower: bf16 is emulated below compute capability {CUDA_BF16}.0"
+    return "runs"
+
+
+def _verdict(report: Report) -> str:
+    if report.problems:
+        return f"`quaver say` cannot work: {'; '.join(report.problems)}"
+    from quaver.precision import default_recipe
+
+    device = "cuda" if report.cuda else "cpu"
+    return f"`quaver say` works here: {default_recipe(device)} on {device}"
+
+
+def _print(report: Report) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in _lines(report):
+        table.add_row(name, escape(text))
+    console = table_console()
+    console.print(table)
+    console.print(escape(report.verdict), soft_wrap=True)
+
+
+def _lines(report: Report) -> list[tuple[str, str]]:
+    cpu, memory = report.cpu, report.memory
+    lines = list(report.versions.items())
+    lines.append(("cpu", f"{cpu['name']}, {cpu['cores']} cores; {' '.join(cpu['flags'])}"))
+    if memory["total"]:
+        lines.append(("memory", f"{memory['free']} GB free of {memory['total']} GB"))
+    for device in report.cuda:
+        capability, size = device["compute_capability"], device["memory_gb"]
+        lines.append(("cuda", f"{device['name']}, compute capability {capability}, {size} GB"))
+    if not report.cuda:
+        lines.append(("cuda", "no device"))
+    lines += [(f"extra {extra}", state) for extra, state in report.extras.items()]
+    if report.encoders:
+        lines.append(("formats", ", ".join(_marked(report.encoders))))
+        lines.append(("models", ", ".join(report.models) or "none bundled"))
+        token = "token present" if report.hub["token"] else "no token: gated models need HF_TOKEN"
+        lines.append(("hub", token + (", offline" if report.hub["offline"] else "")))
+    for recipe, states in report.recipes.items():
+        lines += [(f"{recipe} on {device}", state) for device, state in states.items()]
+    return lines
+
+
+def _marked(encoders: dict[str, bool]) -> list[str]:
+    return [name if works else f"{name} (missing)" for name, works in encoders.items()]

@@ -1,0 +1,81 @@
+"""The command line: one file a verb, heavy imports inside the verbs.
+
+Exit status: 0 fine; 1 a gate or check failed; 2 the user's mistake, told in one line; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from quaver import __version__
+from quaver.cli import train
+from quaver.cli.doctor import doctor
+from quaver.cli.models import models
+from quaver.cli.output import hang_up, warn
+from quaver.cli.say import say
+from quaver.core.errors import QuaverError
+
+app = typer.Typer(
+    name="quaver",
+    help="Open speech models in real time, in eight bits, with proof that they still sound right.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(say)
+app.command()(models)
+app.command()(doctor)
+app.add_typer(train.app, name="train")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"quaver {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `quaver` command."""
+    raise SystemExit(_run(sys.argv[1:] or ["--help"]))
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command line and return its exit status."""
+    try:
+        status: int | None = app(arguments, prog_name="quaver", standalone_mode=False)
+        sys.stdout.flush()
+    except QuaverError as error:
+        warn(_one_line(str(error)))
+        return 2
+    except typer.TyperException as error:
+        if message := error.format_message():  # empty after a help page
+            command = getattr(getattr(error, "ctx", None), "command_path", "quaver")
+            warn(f"{_one_line(message).rstrip('.')}; see {command} --help")
+        return error.exit_code
+    except BrokenPipeError:
+        hang_up()
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    else:
+        return status or 0
+    return 0
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+if __name__ == "__main__":
+    main()

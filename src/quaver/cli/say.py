@@ -1,0 +1,204 @@
+"""`quaver say`: speak text into a file or a pipe, while it is made."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quaver.cli.output import AudioTarget, print_json, warn
+from quaver.core.errors import InputError
+from quaver.core.types import FinishReason, SamplingParams
+
+if TYPE_CHECKING:
+    from quaver.core.types import StreamStats
+
+SAMPLE = "Hello there. This is a voice in eight bits."
+MAX_BYTES = 4 * 2**20  # read no more, whatever a file holds: days of speech
+
+Text = Annotated[str | None, typer.Argument(help="What to say; - reads standard input.")]
+File = Annotated[
+    Path | None,
+    typer.Option(help="Say what this file holds, in UTF-8.", exists=True, dir_okay=False),
+]
+Model = Annotated[
+    str, typer.Option(help="A bundled name, a folder, or a hub id as org/name[@revision].")
+]
+Recipe = Annotated[
+    str | None, typer.Option(help="Precision; `quaver doctor` lists what runs here.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: a GPU if any.")]
+Codec = Annotated[str | None, typer.Option(help="Folder or hub id of another codec.")]
+Voice = Annotated[
+    str | None, typer.Option(help="A voice of the model, or none; default: its first.")
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same speech.")
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        help="File to write: .wav, .mp3, .opus, .flac or .aac; - is standard output. "
+        "Default: quaver.wav in this folder."
+    ),
+]
+Format = Annotated[
+    str | None, typer.Option(help="Format, where --out has no ending to tell it; WAV for -.")
+]
+Temperature = Annotated[float | None, typer.Option(help="0 takes the most probable code.")]
+TopK = Annotated[int | None, typer.Option(help="Choose among so many codes; 0 is off.")]
+TopP = Annotated[float | None, typer.Option(help="Choose among this much probability; 1 is off.")]
+MinP = Annotated[float | None, typer.Option(help="Least share of the best code's; 0 is off.")]
+Penalty = Annotated[float | None, typer.Option(help="Against codes said before; 1 is off.")]
+Window = Annotated[int | None, typer.Option(help="Last tokens that are penalised; 0 is all.")]
+Reference = Annotated[
+    Path | None,
+    typer.Option(help="Recording of a voice to clone.", exists=True, dir_okay=False),
+]
+ReferenceText = Annotated[str | None, typer.Option(help="What the recording says.")]
+LowLatency = Annotated[bool, typer.Option(help="Start one frame earlier, a little less exact.")]
+CodecNoise = Annotated[
+    bool, typer.Option(" /--no-codec-noise", help="Leave out the codec's noise blocks.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Report as JSON on stdout; on stderr with --out -.")
+]
+
+
+def say(
+    text: Text = None,
+    file: File = None,
+    model: Model = "nano",
+    recipe: Recipe = None,
+    device: Device = None,
+    codec: Codec = None,
+    voice: Voice = None,
+    seed: Seed = None,
+    out: Out = None,
+    format: Format = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: Penalty = None,
+    repetition_window: Window = None,
+    reference: Reference = None,
+    reference_text: ReferenceText = None,
+    low_latency: LowLatency = False,
+    codec_noise: CodecNoise = True,
+    json: Json = False,
+) -> None:
+    """Speak text into a file or a pipe. Sampling options left out are the checkpoint's own."""
+    sampling = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "repetition_window": repetition_window,
+    }
+    SamplingParams().override(sampling)  # mistakes are told before the model is loaded
+    cloning = _reference(reference, reference_text)
+    words = _words(text, file)
+    target = AudioTarget.choose(out, format)
+    place = {"model": model, "recipe": recipe, "device": device, "codec": codec}
+    options = {"seed": seed, "low_latency": low_latency, "codec_noise": codec_noise}
+    report = _speak(words, target, place, voice, sampling | cloning | options)
+    if json:
+        print_json(report, sys.stderr if target.is_stdout else sys.stdout)
+
+
+def _words(text: str | None, file: Path | None) -> str:
+    if text is not None and file is not None:
+        raise InputError("both a text and --file are given; give one of them")
+    if file is not None:
+        words = _read(file)
+    elif text == "-":
+        words = _decode(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
+    elif text is not None:
+        words = text
+    else:
+        warn(f"no text was given, so this says: {SAMPLE}")
+        warn('next, try: quaver say "Good morning." --out morning.mp3  (see quaver say --help)')
+        words = SAMPLE
+    if not words.strip():
+        raise InputError("the text is empty; give at least one word")
+    return words
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return _decode(opened.read(MAX_BYTES + 1), str(file))
+    except OSError as error:
+        raise InputError(f"cannot read {file} ({error.strerror}); give another file") from error
+
+
+def _decode(data: bytes, where: str) -> str:
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{where} holds more than {MAX_BYTES:,} bytes; split it")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where} is not text in UTF-8 (at byte {error.start}); convert it first"
+        ) from error
+
+
+def _reference(audio: Path | None, text: str | None) -> dict[str, Any]:
+    if (audio is None) != (text is None):
+        raise InputError("cloning needs both --reference and --reference-text")
+    return {"reference": audio, "reference_text": text}
+
+
+def _speak(
+    words: str,
+    target: AudioTarget,
+    place: dict[str, Any],
+    voice: str | None,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """Load, speak, tell how it went; returns the report."""
+    from rich.console import Console
+
+    started = time.monotonic()
+    with Console(stderr=True).status("") as line:  # shows nothing unless stderr is a terminal
+        line.update(f"loading {place['model']}")
+        import quaver
+
+        synthesizer = quaver.load(**place)
+        load_seconds = time.monotonic() - started
+        info = synthesizer.info()
+        if options["reference"] is None:
+            voice = voice or next(iter(info["voices"]), None)
+        stream = synthesizer.stream(words, voice=voice, **options)
+        stats = stream.stats
+        with target.writer(info["sample_rate"]) as writer, stream:
+            for chunk in stream:
+                writer.write(chunk.samples)
+                line.update(f"{stats.audio_seconds:.1f} s of speech, RTF {stats.rtf:.2f}")
+    _tell(target, stats, voice)
+    about = {key: info[key] for key in ("model", "revision", "recipe", "device", "sample_rate")}
+    made = {"out": target.name, "format": target.format, "load_seconds": load_seconds}
+    return about | {"voice": voice} | stats.as_dict() | made
+
+
+def _tell(target: AudioTarget, stats: StreamStats, voice: str | None) -> None:
+    if not target.is_stdout:
+        speed = "" if stats.rtf is None else f", RTF {stats.rtf:.2f}"
+        sys.stderr.write(
+            f"{target.name}: {stats.audio_seconds:.1f} s of speech in {stats.busy_seconds:.1f} s"
+            f"{speed}; voice {voice}, seed {stats.seed}\n"
+        )
+    expected = (FinishReason.STOP, FinishReason.CANCELLED)
+    odd = Counter(reason for reason in stats.finish_reasons if reason not in expected)
+    if odd:
+        kinds = ", ".join(f"{count} by {reason}" for reason, count in odd.items())
+        warn(
+            f"warning: of {stats.segments} segments, some ended other than by the model's own "
+            f"stop ({kinds}); listen to them, and try another --seed"
+        )

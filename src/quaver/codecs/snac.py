@@ -1,0 +1,351 @@
+"""SNAC, the multi-scale neural codec of Siuzdak et al. (2024), decoder and encoder.
+
+Three codebooks at 1/4, 1/2 and 1 times the latent rate; a frame is four latents, 7 codes and 2,048
+samples. Modules are named as in the released checkpoints, so their tensor names need no table.
+
+Decoding is exact as a stream: see `quaver.nn.conv`. The noise blocks of the decoder are active at
+inference in the released model; here their noise is an argument, a pure function of a seed, so
+that results repeat, or None for silence in its place.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quaver.codecs.layout import CodeLayout
+from quaver.core.errors import CheckpointError, InputError
+from quaver.core.random import normal, stream_key
+from quaver.nn.conv import Conv1d, ConvTranspose1d, Snake, StreamState
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DILATIONS = (1, 3, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class SnacConfig:
+    """The released `config.json`, key by key."""
+
+    sampling_rate: int
+    encoder_dim: int
+    encoder_rates: tuple[int, ...]
+    decoder_dim: int
+    decoder_rates: tuple[int, ...]
+    codebook_size: int
+    codebook_dim: int
+    vq_strides: tuple[int, ...]
+    noise: bool = True
+    depthwise: bool = True
+    attn_window_size: int | None = None
+    latent_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        problem = None
+        if self.attn_window_size is not None:
+            problem = f"attn_window_size {self.attn_window_size}; only null (24 kHz) is supported"
+        elif tuple(self.vq_strides) != (4, 2, 1):
+            problem = f"vq_strides {self.vq_strides}; only [4, 2, 1] is supported"
+        elif not self.depthwise:
+            problem = "depthwise false; only true is supported"
+        elif any(rate % 2 for rate in (*self.encoder_rates, *self.decoder_rates)):
+            problem = "odd rates; only even ones are supported"
+        if problem:
+            raise CheckpointError(f"SNAC config has {problem}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SnacConfig:
+        """Strict: unknown and missing keys are named."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        missing = sorted(
+            known - set(values) - {"noise", "depthwise", "latent_dim", "attn_window_size"}
+        )
+        if unknown or missing:
+            raise CheckpointError(f"SNAC config.json: unknown keys {unknown}, missing {missing}")
+        shaped: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**shaped)
+
+    @property
+    def latent(self) -> int:
+        return self.latent_dim or self.encoder_dim * 2 ** len(self.encoder_rates)
+
+    @property
+    def samples_per_frame(self) -> int:
+        return math.prod(self.encoder_rates) * self.vq_strides[0]
+
+
+class ResidualUnit(nn.Module):
+    """x + conv1(snake(conv7(snake(x)))), the wide convolution depthwise and dilated."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(
+            [
+                Snake(channels),
+                Conv1d(channels, channels, 7, dilation=dilation, groups=channels),
+                Snake(channels),
+                Conv1d(channels, channels, 1),
+            ]
+        )
+        self.padding = 3 * dilation
+
+    def forward(self, x: Tensor, stream: StreamState | None = None) -> Tensor:
+        """x [n, channels, t]. As a stream, the skip path waits for the convolution's."""
+        snake, wide, snake2, mix = self.block
+        if stream is None:
+            return x + mix(snake2(wide(snake(x))))
+        x = stream.window(self, x, self.padding, 2 * self.padding)
+        skip = x[..., self.padding : max(x.shape[-1] - self.padding, self.padding)]
+        return skip + mix(snake2(cast("Conv1d", wide).convolve(snake(x), 0)))
+
+
+class NoiseBlock(nn.Module):
+    """x + noise * (W x): one noise value a sample, shared by the channels."""
+
+    def __init__(self, channels: int, index: int) -> None:
+        super().__init__()
+        self.linear = Conv1d(channels, channels, 1, bias=False)
+        self.index = index
+
+    def forward(self, x: Tensor, stream: StreamState | None, seeds: Tensor | None) -> Tensor:
+        """x [n, channels, t]; seeds [n] int64, or None for no noise."""
+        start = stream.move(self, x.shape[-1]) if stream is not None else 0
+        if seeds is None:
+            return x
+        position = torch.arange(start, start + x.shape[-1], device=x.device)
+        noise = normal(stream_key(seeds[:, None, None], self.index), position[None, None])
+        return x + noise.to(x.dtype) * self.linear(x)
+
+
+class DecoderBlock(nn.Module):
+    """Upsample, add noise, refine."""
+
+    def __init__(self, channels: int, stride: int, index: int, noise: bool) -> None:
+        super().__init__()
+        half = channels // 2
+        self.block = nn.ModuleList([Snake(channels), ConvTranspose1d(channels, half, stride)])
+        if noise:
+            self.block.append(NoiseBlock(half, index))
+        self.block.extend(ResidualUnit(half, dilation) for dilation in DILATIONS)
+
+    def forward(self, x: Tensor, stream: StreamState | None, seeds: Tensor | None) -> Tensor:
+        for part in self.block:
+            x = part(x, stream, seeds) if isinstance(part, NoiseBlock) else part(x, stream)
+        return x
+
+
+class Decoder(nn.Module):
+    """Latents [n, latent, t] -> samples [n, 1, t * product of rates]."""
+
+    def __init__(self, config: SnacConfig) -> None:
+        super().__init__()
+        width = config.decoder_dim
+        self.model = nn.ModuleList(
+            [
+                Conv1d(config.latent, config.latent, 7, groups=config.latent),
+                Conv1d(config.latent, width, 1),
+            ]
+        )
+        for index, rate in enumerate(config.decoder_rates):
+            self.model.append(DecoderBlock(width, rate, index, config.noise))
+            width //= 2
+        self.model.extend([Snake(width), Conv1d(width, 1, 7)])
+
+    def forward(
+        self, z: Tensor, stream: StreamState | None = None, seeds: Tensor | None = None
+    ) -> Tensor:
+        for part in self.model:
+            z = part(z, stream, seeds) if isinstance(part, DecoderBlock) else part(z, stream)
+        return z.tanh()
+
+
+class EncoderBlock(nn.Module):
+    """Refine, then downsample to twice the channels."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(ResidualUnit(channels, dilation) for dilation in DILATIONS)
+        self.block.extend(
+            [Snake(channels), Conv1d(channels, 2 * channels, 2 * stride, stride=stride)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.block:
+            x = part(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Samples [n, 1, t] -> latents [n, latent, t / product of rates]."""
+
+    def __init__(self, config: SnacConfig) -> None:
+        super().__init__()
+        width = config.encoder_dim
+        self.block = nn.ModuleList([Conv1d(1, width, 7)])
+        for rate in config.encoder_rates:
+            self.block.append(EncoderBlock(width, rate))
+            width *= 2
+        self.block.append(Conv1d(width, width, 7, groups=width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.block:
+            x = part(x)
+        return x
+
+
+class VectorQuantizer(nn.Module):
+    """One codebook, looked up by cosine in a small projected space (Yu et al., 2022)."""
+
+    def __init__(self, config: SnacConfig, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.in_proj = Conv1d(config.latent, config.codebook_dim, 1)
+        self.out_proj = Conv1d(config.codebook_dim, config.latent, 1)
+        self.codebook = nn.Embedding(config.codebook_size, config.codebook_dim)
+
+    def project(self, z: Tensor) -> Tensor:
+        """z [n, latent, t] -> [n, codebook_dim, t / stride]."""
+        if self.stride > 1:
+            z = F.avg_pool1d(z, self.stride, self.stride)
+        return self.in_proj(z)
+
+    def nearest(self, projected: Tensor) -> Tensor:
+        """[n, codebook_dim, t] -> indices [n, t] of the nearest codewords on the unit sphere."""
+        points = F.normalize(projected.transpose(1, 2), dim=-1)
+        words = F.normalize(self.codebook.weight, dim=-1)
+        # The norms are one up to rounding; they stay in because ties must break as in the original.
+        distance = (
+            points.square().sum(-1, keepdim=True)
+            - 2 * points @ words.t()
+            + words.square().sum(-1)[None, None]
+        )
+        return distance.argmin(dim=-1)
+
+    def expand(self, words: Tensor) -> Tensor:
+        """Codewords [n, codebook_dim, t] -> latents [n, latent, t * stride]."""
+        out: Tensor = self.out_proj(words)
+        return out.repeat_interleave(self.stride, dim=-1) if self.stride > 1 else out
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [n, t] -> latents [n, latent, t * stride]."""
+        return self.expand(self.codebook(codes).transpose(1, 2))
+
+
+class Quantizer(nn.Module):
+    """Residual quantisation: each book codes what the ones before left over."""
+
+    def __init__(self, config: SnacConfig) -> None:
+        super().__init__()
+        self.quantizers = nn.ModuleList(VectorQuantizer(config, s) for s in config.vq_strides)
+
+    @property
+    def books(self) -> list[VectorQuantizer]:
+        """The codebooks, coarsest first."""
+        return cast("list[VectorQuantizer]", list(self.quantizers))
+
+    def encode(self, z: Tensor) -> list[Tensor]:
+        """Latents [n, latent, t] -> codes per book, [n, t / stride]."""
+        codes = []
+        for book in self.books:
+            codes.append(book.nearest(book.project(z)))
+            z = z - book.decode(codes[-1])
+        return codes
+
+    def decode(self, codes: list[Tensor]) -> Tensor:
+        """Codes per book -> latents [n, latent, t]."""
+        pairs = zip(self.books, codes, strict=True)
+        return torch.stack([book.decode(c) for book, c in pairs]).sum(0)
+
+
+class Snac(nn.Module):
+    """The codec. Weights are uninitialised until loaded."""
+
+    def __init__(self, config: SnacConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layout = CodeLayout(0, config.codebook_size)
+        self.encoder = Encoder(config)
+        self.quantizer = Quantizer(config)
+        self.decoder = Decoder(config)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.config.sampling_rate
+
+    @property
+    def samples_per_frame(self) -> int:
+        return self.config.samples_per_frame
+
+    @property
+    def codes_per_frame(self) -> int:
+        return self.layout.codes_per_frame
+
+    @property
+    def device(self) -> torch.device:
+        return self.quantizer.books[0].codebook.weight.device
+
+    def encode_batch(self, samples: Tensor) -> Tensor:
+        """Samples [n, t] -> frames [n, ceil(t / samples_per_frame), codes_per_frame]."""
+        padding = -samples.shape[-1] % self.samples_per_frame
+        x = F.pad(samples, (0, padding))[:, None]
+        return self.layout.from_codebooks(self.quantizer.encode(self.encoder(x)))
+
+    def decode_batch(self, frames: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """Frames [n, f, codes_per_frame] -> samples [n, f * samples_per_frame]."""
+        latents = self.quantizer.decode(self.layout.to_codebooks(frames))
+        out: Tensor = self.decoder(latents, None, seeds)
+        return out[:, 0]
+
+    @torch.inference_mode()
+    def encode(self, samples: NDArray[np.float32]) -> Tensor:
+        """Samples [t] at `sample_rate` -> frames [f, codes_per_frame]."""
+        if samples.ndim != 1 or not len(samples):
+            raise InputError(f"audio has shape {samples.shape}; mono samples [n] are needed")
+        return self.encode_batch(torch.from_numpy(samples)[None].to(self.device))[0]
+
+    def stream(self, seed: int | None) -> SnacStream:
+        return SnacStream(self, seed)
+
+
+class SnacStream:
+    """Frames of one stream to samples. Sound comes out 2.3 frames after its frame went in."""
+
+    def __init__(self, snac: Snac, seed: int | None) -> None:
+        self._snac = snac
+        self._seeds = None if seed is None else torch.tensor([seed], device=snac.device)
+        self._state = StreamState()
+
+    def push(self, frames: Tensor) -> NDArray[np.float32]:
+        """Frames [n, codes_per_frame] -> the samples that are now final, perhaps none."""
+        return self._decode(frames, self._state)
+
+    def peek(self) -> NDArray[np.float32]:
+        """The samples still to come if the stream ended here."""
+        state = self._state.snapshot()
+        state.last = True
+        return self._decode(self._no_frames(), state)
+
+    def finish(self) -> NDArray[np.float32]:
+        self._state.last = True
+        return self._decode(self._no_frames(), self._state)
+
+    @torch.inference_mode()
+    def _decode(self, frames: Tensor, state: StreamState) -> NDArray[np.float32]:
+        snac = self._snac
+        codebooks = snac.layout.to_codebooks(frames[None].to(snac.device))
+        samples: Tensor = snac.decoder(snac.quantizer.decode(codebooks), state, self._seeds)
+        return samples[0, 0].float().cpu().numpy()
+
+    def _no_frames(self) -> Tensor:
+        codes = self._snac.layout.codes_per_frame
+        return torch.empty(0, codes, dtype=torch.int64, device=self._snac.device)

@@ -1,0 +1,170 @@
+"""What the rooms promise each other. Families, codecs and engine meet only here.
+
+A model makes one *frame* of codes per step, whatever goes on inside: Orpheus runs its backbone
+seven times, a two-level model would run a backbone once and a small decoder eight times. The
+engine never sees tokens: it hands the model a `Choose`, which turns logits into choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from quaver.core.types import Audio, AudioChunk
+
+
+class KVStore(Protocol):
+    """Keys and values of some streams, as attention sees them during one pass."""
+
+    @property
+    def positions(self) -> Tensor:
+        """Positions [n, t] of the inputs of this pass."""
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keep k, v [n, kv_heads, t, d]; return all keys and values [n, kv_heads, length, d] and
+        a boolean mask [n or 1, 1, t, length] of what each input may see."""
+
+    def advance(self) -> None:
+        """Move on by the inputs of this pass."""
+
+
+class Choose(Protocol):
+    """Draws one choice per stream and remembers it for the repetition penalty."""
+
+    def __call__(self, position: int, logits: Tensor) -> Tensor:
+        """Logits [n, choices] of one position in the frame -> choices [n], int64, on device."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSpec:
+    """What a model keeps per position: `layers` pairs of [kv_heads, head_dim]."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model reads before it speaks."""
+
+    tokens: tuple[int, ...]
+    # (position in the frame, choice) of the prompt's tokens that the model could also say:
+    # they count for the repetition penalty
+    spoken: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One step's outcome for n streams, all on the device."""
+
+    codes: Tensor  # [n, codes_per_frame] int64; undefined where stopped
+    stopped: Tensor  # [n] bool: the model said that it was done instead of making a frame
+    hidden: Tensor  # [n, width]: what the next step starts from
+
+
+class FrameModel(Protocol):
+    """An autoregressive model that makes one frame per step."""
+
+    @property
+    def choices(self) -> Sequence[int]:
+        """How many choices each position in the frame has, stop included where it is legal."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def max_positions(self) -> int: ...
+
+    @property
+    def positions_per_frame(self) -> int:
+        """Cache positions that one frame takes."""
+
+    @property
+    def cache_spec(self) -> CacheSpec: ...
+
+    def prefill(self, prompt: Tensor, store: KVStore) -> Tensor:
+        """Read prompt tokens [1, t]; return the last hidden state [1, width]."""
+
+    def frame(self, hidden: Tensor, store: KVStore, choose: Choose) -> Frame:
+        """Make one frame for n streams from their hidden states [n, width]. Never syncs."""
+
+
+class CodecStream(Protocol):
+    """Turns the frames of one stream into samples, exactly as one decode of them all would."""
+
+    def push(self, frames: Tensor) -> NDArray[np.float32]:
+        """Frames [n, codes_per_frame] -> the samples that became final, perhaps none."""
+
+    def peek(self) -> NDArray[np.float32]:
+        """An estimate of the samples to come, as if the frames so far were all. Changes nothing."""
+
+    def finish(self) -> NDArray[np.float32]:
+        """The samples still held back. Nothing can be pushed afterwards."""
+
+
+class Codec(Protocol):
+    """Frames to samples and back."""
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    @property
+    def samples_per_frame(self) -> int: ...
+
+    @property
+    def codes_per_frame(self) -> int: ...
+
+    def stream(self, seed: int | None) -> CodecStream:
+        """A new stream; `seed` draws the noise of the codec's noise blocks, None turns it off."""
+
+    def encode(self, samples: NDArray[np.float32]) -> Tensor:
+        """Samples [n] -> frames [ceil(n / samples_per_frame), codes_per_frame]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A voice to clone: its frames [f, codes_per_frame] and what they say."""
+
+    frames: Tensor
+    text: str
+
+
+class SpeechFamily(Protocol):
+    """What a family knows about text: prompts, voices, and how much fits in one go."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def voices(self) -> Sequence[str]: ...
+
+    @property
+    def comfortable_chars(self) -> int:
+        """Longest text that the model reads well in one go."""
+
+    def prompt(self, text: str, voice: str | None, reference: Reference | None) -> Prompt:
+        """Token ids for one segment of text."""
+
+    def max_frames(self, text: str) -> int:
+        """More frames than this text could need: beyond it the model has lost its way."""
+
+
+class Synthesizer(Protocol):
+    """What `quaver.load` returns, for every family."""
+
+    def stream(
+        self, text: str, *, voice: str | None = None, seed: int | None = None
+    ) -> Iterator[AudioChunk]: ...
+
+    def generate(
+        self, text: str, *, voice: str | None = None, seed: int | None = None
+    ) -> Audio: ...
+
+    def info(self) -> dict[str, object]: ...

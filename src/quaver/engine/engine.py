@@ -1,0 +1,182 @@
+"""The engine: prompts in, frames out. The only decode loop there is.
+
+A step makes one frame for every running stream. Streams join before a step and leave after one;
+whoever reads a stream drives the steps, so one reader and many readers, offline and live, run the
+same loop. The engine sees neither tokens nor text nor sound.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from quaver.core.errors import InputError
+from quaver.core.protocols import FrameModel, Prompt
+from quaver.core.types import FinishReason, SamplingParams
+from quaver.engine.cache import DecodeView, KVCache, PrefillView
+from quaver.engine.guards import LoopGuard
+from quaver.engine.sampling import Sampler
+
+LENGTH_STEP = 64  # decode reads keys up to a multiple of this, so that few shapes occur
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One stream to make."""
+
+    prompt: Prompt
+    sampling: SamplingParams
+    seed: int
+    max_frames: int
+
+
+@dataclass(eq=False)
+class FrameStream:
+    """The frames of one job, as they are made: iterate to get them, each [codes_per_frame].
+
+    Reading drives the engine. `finish_reason` is None until the stream has ended; frames that were
+    made before can still be read then.
+    """
+
+    job: Job
+    _engine: Engine
+    finish_reason: FinishReason | None = None
+    slot: int | None = None
+    made: int = 0
+    _ready: deque[Tensor] = field(default_factory=deque)
+    _guard: LoopGuard = field(default_factory=LoopGuard)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while (frame := self._next()) is not None:
+            yield frame
+
+    def cancel(self) -> None:
+        """Stop now; the slot is free when this returns."""
+        self._engine.finish(self, FinishReason.CANCELLED)
+
+    def deliver(self, frame: Tensor) -> FinishReason | None:
+        """Take a frame [codes_per_frame] on the host; returns why the stream must end, if so."""
+        self._ready.append(frame)
+        self.made += 1
+        if self._guard.push(frame.tolist()):
+            return FinishReason.REPETITION
+        return FinishReason.LENGTH if self.made >= self.job.max_frames else None
+
+    def _next(self) -> Tensor | None:
+        while True:
+            with self._engine.lock:
+                if self._ready:
+                    return self._ready.popleft()
+                if self.finish_reason is not None:
+                    return None
+                self._engine.step()
+
+
+class Engine:
+    """Runs a model for up to `slots` streams at once; more wait their turn."""
+
+    def __init__(
+        self,
+        model: FrameModel,
+        *,
+        slots: int,
+        max_length: int,
+        kv_dtype: torch.dtype,
+        hidden_dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.lock = threading.RLock()
+        self._model, self._device = model, device
+        self._cache = KVCache(model.cache_spec, slots, max_length, kv_dtype, device)
+        self._sampler = Sampler(slots, model.choices, device)
+        self._hidden = torch.zeros(slots, model.hidden_size, dtype=hidden_dtype, device=device)
+        self._streams: list[FrameStream | None] = [None] * slots
+        self._waiting: deque[FrameStream] = deque()
+
+    @property
+    def running(self) -> int:
+        """Streams that hold a slot."""
+        return sum(stream is not None for stream in self._streams)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._cache.bytes
+
+    def submit(self, job: Job) -> FrameStream:
+        """Queue a job. InputError if its prompt leaves no room to speak."""
+        longest = self._cache.max_length
+        room = (longest - len(job.prompt.tokens)) // self._model.positions_per_frame
+        if room < 1:
+            raise InputError(
+                f"the prompt has {len(job.prompt.tokens)} tokens and this engine holds {longest} a "
+                "stream, speech included; shorten the text or the reference"
+            )
+        limit = min(job.max_frames, room)
+        stream = FrameStream(Job(job.prompt, job.sampling, job.seed, limit), self)
+        with self.lock:
+            self._waiting.append(stream)
+        return stream
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Let waiting streams in, then make one frame for every running one."""
+        with self.lock:
+            while self._waiting and None in self._streams:
+                self._admit(self._waiting.popleft(), self._streams.index(None))
+            count = max((i + 1 for i, s in enumerate(self._streams) if s is not None), default=0)
+            if count == 0:
+                return
+            view = DecodeView(self._cache, count, self._limit())
+            frame = self._model.frame(self._hidden[:count], view, self._sampler)
+            self._hidden[:count] = frame.hidden
+            # the step's one copy to the host
+            made = torch.cat((frame.codes, frame.stopped[:, None].long()), dim=1).cpu()
+            for slot, stream in enumerate(self._streams[:count]):
+                if stream is not None:
+                    self._deliver(stream, made[slot])
+
+    def finish(self, stream: FrameStream, reason: FinishReason) -> None:
+        """End a stream, running or waiting, and free what it holds."""
+        with self.lock:
+            if stream.finish_reason is not None:
+                return
+            stream.finish_reason = reason
+            if stream.slot is None:
+                self._waiting.remove(stream)
+                return
+            self._streams[stream.slot] = None
+            self._cache.close(stream.slot)
+            self._sampler.close(stream.slot)
+            stream.slot = None
+
+    def _admit(self, stream: FrameStream, slot: int) -> None:
+        job = stream.job
+        self._streams[slot], stream.slot = stream, slot
+        self._cache.open(slot)
+        self._sampler.open(slot, job.sampling, job.seed, job.prompt)
+        tokens = torch.tensor([job.prompt.tokens], device=self._device)
+        view = PrefillView(self._cache, slot, 0, tokens.shape[1])
+        self._hidden[slot] = self._model.prefill(tokens, view)[0]
+
+    def _deliver(self, stream: FrameStream, row: Tensor) -> None:
+        stopped = bool(row[-1])
+        reason = FinishReason.STOP if stopped else stream.deliver(row[:-1])
+        if reason is not None:
+            self.finish(stream, reason)
+
+    def _limit(self) -> int:
+        """Positions that any running stream will have filled after this step, rounded up."""
+        each = self._model.positions_per_frame
+        longest = max(
+            len(s.job.prompt.tokens) + (s.made + 1) * each for s in self._streams if s is not None
+        )
+        return min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self._cache.max_length)

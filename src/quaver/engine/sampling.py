@@ -1,0 +1,126 @@
+"""The sampler: logits to choices on the device, for all streams at once, without a host sync.
+
+Each slot has its own parameters and seed, kept in tensors. Randomness is a pure function of
+(seed, how many choices the stream has made, choice), so what a stream draws does not depend on
+which others run beside it and repeats on every device, up to rounding of the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from quaver.core.protocols import Prompt
+from quaver.core.random import stream_key, uniform
+from quaver.core.types import SamplingParams
+
+MAX_WINDOW = 4096
+
+
+def penalise(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
+    """Repetition penalty of Keskar et al. (2019): seen choices lose, whatever their sign."""
+    worse = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen, worse, logits)
+
+
+def truncate(logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
+    """Logits [n, choices] with what top-k, top-p and min-p leave out at -inf.
+
+    Parameters are [n, 1]. In this order, each on what the one before left, as Hugging Face does.
+    """
+    ranked = logits.sort(dim=-1, descending=True).values
+    last = torch.where(top_k > 0, top_k, logits.shape[-1]).clamp(max=logits.shape[-1]) - 1
+    ranked = ranked.masked_fill(ranked < ranked.gather(-1, last), -torch.inf)
+    probability = ranked.softmax(dim=-1)
+    before = probability.cumsum(dim=-1) - probability
+    keep = (before < top_p) & (probability >= min_p * probability[:, :1])
+    lowest = torch.where(keep, ranked, torch.inf).amin(dim=-1, keepdim=True)
+    return logits.masked_fill(logits < lowest, -torch.inf)
+
+
+class Sampler:
+    """Sampling parameters, seeds and penalty memory of all slots."""
+
+    def __init__(self, slots: int, choices: Sequence[int], device: torch.device) -> None:
+        def column(dtype: torch.dtype) -> Tensor:
+            return torch.ones(slots, 1, dtype=dtype, device=device)
+
+        self._temperature = column(torch.float32)
+        self._top_k = column(torch.int64)
+        self._top_p = column(torch.float32)
+        self._min_p = column(torch.float32)
+        self._penalty = column(torch.float32)
+        self._window = column(torch.int64)
+        self._seed = column(torch.int64)
+        self._made = column(torch.int64)
+        self._width = max(choices)
+        # how often each choice stands in the penalty's window, [slots, positions * width]
+        self._seen = torch.zeros(
+            slots, len(choices) * self._width, dtype=torch.int16, device=device
+        )
+        # the same choices in order, a ring; only kept for slots with a window
+        self._ring = torch.full((slots, MAX_WINDOW), -1, dtype=torch.int64, device=device)
+        self._written = column(torch.int64)
+        self._columns = torch.arange(self._width, device=device)
+        self._windowed: set[int] = set()
+
+    def open(self, slot: int, params: SamplingParams, seed: int, prompt: Prompt) -> None:
+        """Give a slot to a stream. What the prompt has spoken counts as seen."""
+        self._temperature[slot] = params.temperature
+        self._top_k[slot] = params.top_k
+        self._top_p[slot] = params.top_p
+        self._min_p[slot] = params.min_p
+        self._penalty[slot] = params.repetition_penalty
+        self._window[slot] = params.repetition_window
+        self._seed[slot] = seed
+        self._made[slot] = 0
+        self._seen[slot] = 0
+        self._ring[slot] = -1
+        window = params.repetition_window
+        spoken = [position * self._width + choice for position, choice in prompt.spoken]
+        spoken = spoken[-window:] if window else spoken
+        if spoken:
+            index = torch.tensor(spoken, device=self._seen.device)
+            self._seen[slot].scatter_add_(0, index, torch.ones_like(index, dtype=torch.int16))
+            if window:
+                self._ring[slot, : len(spoken)] = index
+        self._written[slot] = len(spoken)
+        self._windowed.discard(slot)
+        if window:
+            self._windowed.add(slot)
+
+    def close(self, slot: int) -> None:
+        self._windowed.discard(slot)
+
+    def __call__(self, position: int, logits: Tensor) -> Tensor:
+        """Logits [n, choices] of the first n slots -> choices [n]; see `core.protocols.Choose`."""
+        n, width = logits.shape
+        start = position * self._width
+        seen = self._seen[:n, start : start + width] > 0
+        logits = penalise(logits, seen, self._penalty[:n])
+        greedy = self._temperature[:n] == 0
+        logits = logits / torch.where(greedy, 1.0, self._temperature[:n])
+        logits = truncate(logits, self._top_k[:n], self._top_p[:n], self._min_p[:n])
+        # Gumbel's trick: the largest of logit + noise is a draw from their softmax
+        key = stream_key(self._seed[:n], self._made[:n])
+        noise = -(-uniform(key, self._columns[None, :width]).log()).log()
+        choice = torch.where(greedy, logits, logits + noise).argmax(dim=-1, keepdim=True)
+        self._made[:n] += 1
+        self._remember(start + choice)
+        return choice[:, 0]
+
+    def _remember(self, entry: Tensor) -> None:
+        """Count entries [n, 1] as seen, and uncount those that leave a window."""
+        n = len(entry)
+        seen = self._seen[:n]
+        seen.scatter_add_(1, entry, torch.ones_like(entry, dtype=torch.int16))
+        if not self._windowed:
+            return
+        window, written = self._window[:n], self._written[:n]
+        leaving = self._ring[:n].gather(1, (written - window) % MAX_WINDOW)
+        gone = (window > 0) & (written >= window) & (leaving >= 0)
+        seen.scatter_add_(1, leaving.clamp(min=0), -gone.to(torch.int16))
+        self._ring[:n].scatter_(1, written % MAX_WINDOW, entry)
+        written += 1

@@ -1,0 +1,101 @@
+"""The Orpheus language model: a Llama that speaks in frames of seven codes.
+
+One step makes one frame: seven passes of the backbone, each reading only the head rows that are
+legal at its position (4,096 of 156,940 in the released model), so no frame can be malformed and
+the head costs little. The model may stop only between frames.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from quaver.core.protocols import CacheSpec, Frame
+from quaver.families.orpheus.config import OrpheusConfig
+from quaver.nn.linear import embedding, linear
+from quaver.nn.transformer import Transformer
+from quaver.precision import Recipe, Role
+
+if TYPE_CHECKING:
+    from quaver.core.protocols import Choose, KVStore
+
+
+class Orpheus(nn.Module):
+    """Tokens in, frames out. Weights are uninitialised until loaded."""
+
+    def __init__(self, config: OrpheusConfig, recipe: Recipe) -> None:
+        super().__init__()
+        self.config = config
+        self.layout = config.speech.tokens.layout
+        width = config.transformer.hidden_size
+        self.embed = embedding(config.vocab_size, width, recipe)
+        self.backbone = Transformer(config.transformer, Role.BACKBONE, recipe)
+        self.head = linear(width, config.vocab_size, Role.HEAD, recipe)
+        if config.tie_word_embeddings:
+            self.head.weight = cast("nn.Parameter", self.embed.weight)
+        self._dtype = recipe.format(Role.BACKBONE).dtype
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Codes at each position; one more at the first, which is to stop."""
+        size = self.layout.codebook_size
+        return (size + 1,) + (size,) * (self.layout.codes_per_frame - 1)
+
+    @property
+    def hidden_size(self) -> int:
+        return self.config.transformer.hidden_size
+
+    @property
+    def max_positions(self) -> int:
+        return self.config.transformer.max_position_embeddings
+
+    @property
+    def positions_per_frame(self) -> int:
+        return self.layout.codes_per_frame
+
+    @property
+    def cache_spec(self) -> CacheSpec:
+        shape = self.config.transformer
+        return CacheSpec(shape.num_hidden_layers, shape.num_key_value_heads, shape.head_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens [n, t] -> logits [n, t, vocab] over the whole vocabulary, fp32."""
+        logits: Tensor = self.head(self.hidden(tokens))
+        return logits.float()
+
+    def hidden(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:
+        """Tokens [n, t] -> hidden states [n, t, width]."""
+        return self.backbone(self.embed(tokens).to(self._dtype), store)
+
+    def prefill(self, prompt: Tensor, store: KVStore) -> Tensor:
+        """Prompt tokens [1, t] -> the last hidden state [1, width]."""
+        hidden = self.hidden(prompt, store)[:, -1]
+        store.advance()
+        return hidden
+
+    def frame(self, hidden: Tensor, store: KVStore, choose: Choose) -> Frame:
+        """Hidden states [n, width] -> one frame for each of n streams."""
+        size, stop = self.layout.codebook_size, self.config.speech.tokens.end_of_speech
+        codes = []
+        stopped = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
+        for position in range(self.layout.codes_per_frame):
+            choice = choose(position, self.logits(hidden, position))
+            tokens = self.layout.first(position) + choice
+            if position == 0:
+                stopped = choice == size
+                tokens = torch.where(stopped, stop, tokens)
+            codes.append(choice)
+            hidden = self.hidden(tokens[:, None], store)[:, 0]
+            store.advance()
+        return Frame(torch.stack(codes, dim=1), stopped, hidden)
+
+    def logits(self, hidden: Tensor, position: int) -> Tensor:
+        """Hidden states [n, width] -> fp32 logits [n, choices] of what is legal at `position`."""
+        first = self.layout.first(position)
+        logits = self.head.rows(hidden, first, first + self.layout.codebook_size)
+        if position == 0:
+            stop = self.config.speech.tokens.end_of_speech
+            logits = torch.cat((logits, self.head.rows(hidden, stop, stop + 1)), dim=-1)
+        return logits.float()

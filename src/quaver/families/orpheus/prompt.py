@@ -1,0 +1,111 @@
+"""Text to prompt tokens, by ids.
+
+    start_of_human BOS "voice: text" end_of_text end_of_human start_of_ai start_of_speech
+
+One BOS, after start-of-human, as in training. Passing the prompt through a string, as others do,
+lets the tokenizer add a second one.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING
+
+from quaver.core.errors import InputError
+from quaver.core.protocols import Prompt, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokenizers import Tokenizer
+
+    from quaver.families.orpheus.config import SpeechConfig
+
+FRAMES_PER_SECOND = 24000 / 2048
+# Typographic characters that a model of plain ASCII reads as their plain forms.
+_PLAIN = str.maketrans(
+    {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\u00a0": " "}
+)
+
+
+class OrpheusPrompts:
+    """Prompts, voices and lengths of one checkpoint: the family as the engine's caller sees it."""
+
+    name = "orpheus"
+
+    def __init__(self, config: SpeechConfig, tokenizer: Tokenizer) -> None:
+        self._config = config
+        self._tokenizer = tokenizer
+
+    @property
+    def voices(self) -> Sequence[str]:
+        return self._config.voices
+
+    @property
+    def comfortable_chars(self) -> int:
+        return self._config.comfortable_chars
+
+    def prompt(
+        self, text: str, voice: str | None = None, reference: Reference | None = None
+    ) -> Prompt:
+        """The prompt for one segment. Without a voice (pretrained and single-speaker models, and
+        cloning) there is no "voice: " prefix."""
+        if reference is not None:
+            return self._cloning_prompt(text, reference)
+        if voice is not None and voice not in self.voices:
+            known = ", ".join(self.voices) or "none: this model takes no voice"
+            raise InputError(f"unknown voice '{voice}'; this model's voices are {known}")
+        return Prompt(self._turn(text if voice is None else f"{voice}: {text}"))
+
+    def max_frames(self, text: str) -> int:
+        """Three seconds and a fifth of a second per byte of text: twice as slow as slow speech,
+        in scripts with one, two or three bytes a sound."""
+        return int((3.0 + len(text.encode()) / 5.0) * FRAMES_PER_SECOND)
+
+    def _cloning_prompt(self, text: str, reference: Reference) -> Prompt:
+        tokens = self._config.tokens
+        codes = tokens.layout.to_tokens(reference.frames).flatten().tolist()
+        spoken = [
+            (position, code)
+            for frame in reference.frames.tolist()
+            for position, code in enumerate(frame)
+        ]
+        turn = (*self._turn(reference.text), *codes, tokens.end_of_speech, tokens.end_of_ai)
+        # the stop choice follows the codes of position 0, and the reference's end said it once
+        return Prompt((*turn, *self._turn(text)), (*spoken, (0, tokens.codebook_size)))
+
+    def _turn(self, text: str) -> tuple[int, ...]:
+        tokens = self._config.tokens
+        return (
+            tokens.start_of_human,
+            tokens.begin_of_text,
+            *self._encode(self._readable(text)),
+            tokens.end_of_text,
+            tokens.end_of_human,
+            tokens.start_of_ai,
+            tokens.start_of_speech,
+        )
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        control = self._tokenizer.get_added_tokens_decoder()
+        if found := [i for i in ids if i in control]:
+            raise InputError(
+                f"the text contains the control token {self._tokenizer.id_to_token(found[0])}; "
+                "remove it"
+            )
+        return ids
+
+    def _readable(self, text: str) -> str:
+        alphabet = self._config.alphabet
+        if alphabet is None:
+            return text
+        text = unicodedata.normalize("NFKD", text.translate(_PLAIN))
+        text = "".join(c for c in text if not unicodedata.combining(c))
+        if strange := sorted(set(text) - set(alphabet)):
+            shown = " ".join(strange[:8])
+            raise InputError(
+                f"the text has characters that this model does not know: {shown}; "
+                f"it reads {alphabet.strip()}"
+            )
+        return text

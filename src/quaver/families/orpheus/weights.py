@@ -1,0 +1,44 @@
+"""Where each weight of an Orpheus lies in a checkpoint with Hugging Face's Llama names, as data."""
+
+from __future__ import annotations
+
+from quaver.checkpoints.names import Source
+from quaver.families.orpheus.config import OrpheusConfig
+
+# Left out by loaders everywhere: rope frequencies are computed, not stored.
+IGNORED = ("*.rotary_emb.inv_freq",)
+
+
+def sources(config: OrpheusConfig, stored: frozenset[str]) -> list[Source]:
+    """Every parameter and the tensors it is made of. `stored` are the names in the checkpoint:
+    a tied head may be stored again, and is then skipped, as transformers and vLLM do."""
+    shape = config.transformer
+    queries = shape.num_attention_heads * shape.head_dim
+    keys = shape.num_key_value_heads * shape.head_dim
+    found = [
+        Source("embed.weight", ("model.embed_tokens.weight",)),
+        Source("backbone.norm.weight", ("model.norm.weight",)),
+    ]
+    if not config.tie_word_embeddings:
+        found.append(Source("head.weight", ("lm_head.weight",)))
+    for index in range(shape.num_hidden_layers):
+        ours, theirs = f"backbone.layers.{index}", f"model.layers.{index}"
+        found += [
+            Source(f"{ours}.attention_norm.weight", (f"{theirs}.input_layernorm.weight",)),
+            Source(f"{ours}.mlp_norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
+            Source(
+                f"{ours}.attention.qkv.weight",
+                tuple(f"{theirs}.self_attn.{name}_proj.weight" for name in "qkv"),
+                "concat",
+                (queries, keys, keys),
+            ),
+            Source(f"{ours}.attention.out.weight", (f"{theirs}.self_attn.o_proj.weight",)),
+            Source(
+                f"{ours}.mlp.gate_up.weight",
+                (f"{theirs}.mlp.gate_proj.weight", f"{theirs}.mlp.up_proj.weight"),
+                "concat",
+                (shape.intermediate_size, shape.intermediate_size),
+            ),
+            Source(f"{ours}.mlp.down.weight", (f"{theirs}.mlp.down_proj.weight",)),
+        ]
+    return found

@@ -1,0 +1,151 @@
+"""The composition root: the only module that knows every room."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from quaver.checkpoints.jsonfile import read_json
+from quaver.checkpoints.load import load_strict
+from quaver.checkpoints.names import weight_norm_source
+from quaver.checkpoints.reader import open_tensors
+from quaver.checkpoints.source import CODEC_FILES, resolve
+from quaver.codecs.snac import Snac, SnacConfig
+from quaver.core.errors import CheckpointError, UnsupportedError
+from quaver.core.types import SamplingParams
+from quaver.engine.engine import Engine
+from quaver.families.orpheus.config import OrpheusConfig
+from quaver.families.orpheus.model import Orpheus
+from quaver.families.orpheus.prompt import OrpheusPrompts
+from quaver.families.orpheus.weights import IGNORED, sources
+from quaver.precision import Recipe, Role, default_recipe, find_recipe
+from quaver.synthesizer import SpeechSynthesizer
+
+MAX_LENGTH = 4096  # positions kept a stream unless asked otherwise: 45 s of Orpheus's speech
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device called `name`; None takes a GPU where there is one."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise UnsupportedError(f"unknown device '{name}'; allowed are cpu, cuda and cuda:N")
+    if name != "cpu" and not torch.cuda.is_available():
+        raise UnsupportedError(f"device '{name}' asked for, but there is no CUDA device; use cpu")
+    return torch.device(name)
+
+
+def load(
+    model: str | Path = "nano",
+    recipe: str | Recipe | None = None,
+    device: str | None = None,
+    *,
+    codec: str | Path | None = None,
+    slots: int = 4,
+    max_length: int | None = None,
+) -> SpeechSynthesizer:
+    """Load a model, ready to speak.
+
+    model: `nano` (bundled), a checkpoint folder, or a hub id, with `@revision` if wanted.
+    recipe: a name or a `Recipe`; None picks by device.
+    device: `cpu`, `cuda` or `cuda:N`; None takes a GPU where there is one.
+    codec: folder or hub id of the codec; None takes the one that the checkpoint names.
+    slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
+    """
+    place = find_device(device)
+    chosen = _recipe(recipe, place)
+    folder = resolve(str(model))
+    orpheus = load_orpheus(folder.path, folder.name, chosen, place)
+    speech = orpheus.config.speech
+    snac = load_codec(_codec_folder(folder.path, str(codec or speech.codec)), place)
+    if snac.config.codebook_size != speech.tokens.codebook_size:
+        raise CheckpointError(
+            f"the codec has {snac.config.codebook_size} codes a book and the model speaks "
+            f"{speech.tokens.codebook_size}; name the codec that the model was trained with"
+        )
+    engine = Engine(
+        orpheus,
+        slots=slots,
+        max_length=min(max_length or MAX_LENGTH, orpheus.max_positions),
+        kv_dtype=chosen.format(Role.KV).dtype,
+        hidden_dtype=chosen.format(Role.BACKBONE).dtype,
+        device=place,
+    )
+    weights = [*orpheus.parameters(), *snac.parameters()]
+    facts = {
+        "model": folder.name,
+        "revision": folder.revision,
+        "recipe": str(chosen),
+        "formats": chosen.as_dict(),
+        "device": str(place),
+        "parameters": sum(w.numel() for w in weights),
+        "bytes": sum(w.nbytes for w in weights),
+        "cache_bytes": engine.cache_bytes,
+    }
+    family = OrpheusPrompts(speech, read_tokenizer(folder.path / "tokenizer.json"))
+    return SpeechSynthesizer(family, engine, snac, read_sampling(folder.path), facts)
+
+
+def load_codec(folder: Path, device: torch.device) -> Snac:
+    """A SNAC from its folder, in fp32."""
+    config = SnacConfig.from_dict(read_json(folder / "config.json", "codec configuration"))
+    with torch.device("meta"):
+        snac = Snac(config)
+    with open_tensors(folder) as reader:
+        names = reader.names()
+        targets = [name for name, _ in snac.named_parameters()]
+        load_strict(snac, reader, [weight_norm_source(target, names) for target in targets])
+    return snac.to(device).eval()
+
+
+def load_orpheus(folder: Path, name: str, recipe: Recipe, device: torch.device) -> Orpheus:
+    """The language model of a checkpoint folder."""
+    config = OrpheusConfig.from_dict(read_json(folder / "config.json", "model configuration"), name)
+    with torch.device("meta"):
+        model = Orpheus(config, recipe)
+    with open_tensors(folder) as reader:
+        ignored = (*IGNORED, "lm_head.weight") if config.tie_word_embeddings else IGNORED
+        load_strict(model, reader, sources(config, reader.names()), ignore=ignored)
+    return model.to(device).eval()
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A `tokenizer.json`."""
+    if not path.is_file():
+        raise CheckpointError(f"no tokenizer at {path}; a checkpoint needs its tokenizer.json")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - the Rust library raises bare Exception
+        raise CheckpointError(f"{path} is not a tokenizer: {error}") from None
+
+
+def read_sampling(folder: Path) -> SamplingParams:
+    """Sampling defaults of a checkpoint: what its `generation_config.json` sets, else Orpheus's."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return SamplingParams()
+    values = read_json(path, "generation configuration")
+    known = {f.name for f in fields(SamplingParams)}
+    return SamplingParams().override({k: v for k, v in values.items() if k in known})
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a language model in fp32, by our names."""
+    model = load_orpheus(folder, folder.name, find_recipe("fp32"), torch.device("cpu"))
+    return model.state_dict()
+
+
+def _recipe(recipe: str | Recipe | None, device: torch.device) -> Recipe:
+    if recipe is None:
+        return default_recipe(device.type)
+    return recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
+
+
+def _codec_folder(model: Path, codec: str) -> Path:
+    """A folder inside the checkpoint, or whatever `resolve` finds."""
+    inside = model / codec
+    return inside if inside.is_dir() else resolve(codec, CODEC_FILES).path

@@ -1,0 +1,60 @@
+"""Grouped-query attention (Ainslie et al., 2023) over a key-value store that the caller owns.
+
+The store is an argument: attention neither allocates nor remembers, so training (no store),
+prefill and decode share this code, and one process can run many stores.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quaver.nn.linear import linear
+from quaver.nn.rope import rotate
+from quaver.precision import Recipe, Role
+
+if TYPE_CHECKING:
+    from quaver.core.protocols import KVStore
+
+
+class Attention(nn.Module):
+    """Self-attention of one layer; the query, key and value projections are one matrix."""
+
+    def __init__(
+        self, width: int, heads: int, kv_heads: int, head_dim: int, role: Role, recipe: Recipe
+    ) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+        self.qkv = linear(width, (heads + 2 * kv_heads) * head_dim, role, recipe)
+        self.out = linear(heads * head_dim, width, role, recipe)
+
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], layer: int, store: KVStore | None
+    ) -> Tensor:
+        """x [n, t, width] -> [n, t, width]. Without a store: causal over the t positions."""
+        n, t, _ = x.shape
+        q, k, v = (
+            self.qkv(x)
+            .view(n, t, self.heads + 2 * self.kv_heads, self.head_dim)
+            .transpose(1, 2)
+            .split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        )
+        q, k = rotate(q, rope), rotate(k, rope)
+        if store is None:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        else:
+            y = self._attend(q, *store.update(layer, k, v))
+        return self.out(y.transpose(1, 2).reshape(n, t, -1))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """q [n, heads, t, d] over k, v [n, kv_heads, length, d]; mask [n or 1, 1, t, length]."""
+        n, heads, t, d = q.shape
+        dtype, q = q.dtype, q.to(k.dtype)
+        if t > 1:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+        else:  # the heads of a group stand in for positions: keys are read once, not once a head
+            grouped = q.reshape(n, self.kv_heads, heads // self.kv_heads, d)
+            y = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).view(n, heads, 1, d)
+        return y.to(dtype)

@@ -1,0 +1,44 @@
+"""The single seam where precision enters a model.
+
+Families ask for `linear(in, out, role, recipe)` and never learn what the numbers are kept in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quaver.precision import Recipe, Role
+
+
+class Linear(nn.Module):
+    """y = x W^T (+ b), with W of shape [out, in] in the format that the recipe gives its role."""
+
+    def __init__(
+        self, in_features: int, out_features: int, dtype: torch.dtype, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out], in the dtype of x under autocast or of the weight."""
+        return F.linear(x, self.weight, self.bias)
+
+    def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Outputs start..stop-1 only: the other rows of the weight are not read."""
+        bias = None if self.bias is None else self.bias[start:stop]
+        return F.linear(x, self.weight[start:stop], bias)
+
+
+def linear(
+    in_features: int, out_features: int, role: Role, recipe: Recipe, bias: bool = False
+) -> Linear:
+    """A linear layer in the precision of `role` under `recipe`; its weights are uninitialised."""
+    return Linear(in_features, out_features, recipe.format(role).dtype, bias)
+
+
+def embedding(count: int, width: int, recipe: Recipe) -> nn.Embedding:
+    """A token table [count, width] in the precision of the embed role."""
+    return nn.Embedding(count, width, dtype=recipe.format(Role.EMBED).dtype)

@@ -1,0 +1,6 @@
+"""What precision each part of a model has, as data: roles, formats and recipes."""
+
+from quaver.precision.recipe import RECIPES, Recipe, default_recipe, find_recipe
+from quaver.precision.roles import Format, Role
+
+__all__ = ["RECIPES", "Format", "Recipe", "Role", "default_recipe", "find_recipe"]

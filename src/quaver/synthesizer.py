@@ -1,0 +1,244 @@
+"""Text to sound: split, prompt, engine, codec, join. What `quaver.load` returns.
+
+Live and offline are one path: `generate` drains `stream`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from quaver.audio.decode import read
+from quaver.audio.join import SeamJoiner
+from quaver.audio.levels import first_audible
+from quaver.core.errors import InputError
+from quaver.core.protocols import Codec, Reference, SpeechFamily
+from quaver.core.text import split_text
+from quaver.core.types import Audio, AudioChunk, FinishReason, SamplingParams, StreamStats
+from quaver.engine.engine import Engine, FrameStream, Job
+from quaver.engine.guards import SilenceGuard
+
+MAX_CHARS = 200_000  # about four hours of speech
+MAX_REFERENCE_SECONDS = 30.0
+NO_VOICE = "none"
+# Frames decoded together: little at first, so that sound starts early, then more, since a codec
+# works better on more. Three are the first that give sound that is final.
+RAMP = (3, 1, 1, 2, 4, 8)
+LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechOptions:
+    """One call's options, settled."""
+
+    voice: str | None
+    seed: int
+    sampling: SamplingParams
+    reference: Reference | None
+    low_latency: bool
+    codec_noise: bool
+
+
+class SpeechStream:
+    """Chunks of one utterance, as they are made. `stats` fills as it is read.
+
+    Close it, or leave its `with` block, to stop early: what it held is free at once.
+    """
+
+    def __init__(self, chunks: Generator[AudioChunk], stats: StreamStats) -> None:
+        self._chunks = chunks
+        self.stats = stats
+
+    def __iter__(self) -> Iterator[AudioChunk]:
+        return self
+
+    def __next__(self) -> AudioChunk:
+        return next(self._chunks)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._chunks.close()
+
+
+class SpeechSynthesizer:
+    """A speech family with an engine and a codec."""
+
+    def __init__(
+        self,
+        family: SpeechFamily,
+        engine: Engine,
+        codec: Codec,
+        sampling: SamplingParams,
+        facts: dict[str, Any],
+    ) -> None:
+        self._family, self._engine, self._codec = family, engine, codec
+        self._sampling, self._facts = sampling, facts
+
+    def info(self) -> dict[str, Any]:
+        """What is loaded: family, voices, sample rate, recipe, parameters, bytes."""
+        return {
+            "family": self._family.name,
+            "voices": list(self._family.voices),
+            "sample_rate": self._codec.sample_rate,
+            **self._facts,
+        }
+
+    def stream(
+        self,
+        text: str,
+        *,
+        voice: str | None = None,
+        seed: int | None = None,
+        reference: str | Path | None = None,
+        reference_text: str | None = None,
+        low_latency: bool = False,
+        codec_noise: bool = True,
+        **sampling: float | None,
+    ) -> SpeechStream:
+        """Speak `text`. Bad arguments raise InputError here, before anything is made.
+
+        voice: one of `info()["voices"]`; None takes the first, "none" speaks without one.
+        seed: the same seed gives the same speech; None draws one (it is in the stream's stats).
+        reference, reference_text: a recording to clone and what it says; replaces the voice.
+        low_latency: start one frame earlier, with a first 85 ms that are not final.
+        codec_noise: run the codec's noise blocks, seeded; False leaves them out.
+        sampling: fields of `SamplingParams` that replace the checkpoint's own.
+        """
+        started = time.monotonic()
+        if not text or not text.strip():
+            raise InputError("the text is empty; give at least one word")
+        if len(text) > MAX_CHARS:
+            raise InputError(
+                f"the text has {len(text)} characters; at most {MAX_CHARS} are allowed"
+            )
+        if seed is not None and not 0 <= seed < 2**63:
+            raise InputError(f"the seed is {seed}; allowed is 0 to 2^63 - 1")
+        cloned = self._reference(reference, reference_text)
+        options = SpeechOptions(
+            voice=None if cloned else self._voice(voice),
+            seed=secrets.randbits(31) if seed is None else seed,
+            sampling=self._sampling.override(sampling),
+            reference=cloned,
+            low_latency=low_latency,
+            codec_noise=codec_noise,
+        )
+        stats = StreamStats(seed=options.seed)
+        # every prompt is made first: text that cannot be read is refused before any sound
+        segments = split_text(text, self._family.comfortable_chars)
+        jobs = [(self._job(s.text, options, i), s.pause) for i, s in enumerate(segments)]
+        stats.busy_seconds = time.monotonic() - started
+        return SpeechStream(self._speak(jobs, options, stats), stats)
+
+    def generate(self, text: str, **options: Any) -> Audio:
+        """The drained stream; arguments as for `stream`."""
+        with self.stream(text, **options) as stream:
+            chunks = [chunk.samples for chunk in stream]
+        samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+        return Audio(samples, self._codec.sample_rate, stream.stats)
+
+    def _speak(
+        self, jobs: list[tuple[Job, float]], options: SpeechOptions, stats: StreamStats
+    ) -> Generator[AudioChunk]:
+        resumed = time.monotonic()
+        for samples in self._joined(jobs, options, stats):
+            stats.busy_seconds += time.monotonic() - resumed
+            stats.audio_seconds += len(samples) / self._codec.sample_rate
+            if stats.ttfa_seconds is None and first_audible(samples) is not None:
+                stats.ttfa_seconds = stats.busy_seconds
+            yield AudioChunk(samples, self._codec.sample_rate)
+            resumed = time.monotonic()
+        stats.busy_seconds += time.monotonic() - resumed
+
+    def _joined(
+        self, jobs: list[tuple[Job, float]], options: SpeechOptions, stats: StreamStats
+    ) -> Iterator[NDArray[np.float32]]:
+        """Samples of all segments, without empty pieces."""
+        joiner = SeamJoiner(self._codec.sample_rate)
+        for job, pause in jobs:
+            stats.segments += 1
+            stats.prompt_tokens += len(job.prompt.tokens)
+            for samples in self._segment(job, options, stats):
+                yield from _some(joiner.push(samples))
+            yield from _some(joiner.end_segment(pause))
+        yield from _some(joiner.finish())
+
+    def _segment(
+        self, job: Job, options: SpeechOptions, stats: StreamStats
+    ) -> Iterator[NDArray[np.float32]]:
+        frames = self._engine.submit(job)
+        guard = SilenceGuard(self._codec.sample_rate)
+        try:
+            for samples in self._decode(frames, job.seed, options):
+                yield samples
+                if guard.push(samples):
+                    self._engine.finish(frames, FinishReason.SILENCE)
+        finally:
+            frames.cancel()
+            reason = frames.finish_reason or FinishReason.CANCELLED
+            stats.finish_reasons.append(reason)
+            stats.frames += frames.made
+            stats.tokens += frames.made * self._codec.codes_per_frame
+            stats.tokens += reason is FinishReason.STOP
+
+    def _decode(
+        self, frames: FrameStream, seed: int, options: SpeechOptions
+    ) -> Iterator[NDArray[np.float32]]:
+        """Frames to samples, in groups that grow."""
+        codec = self._codec.stream(seed if options.codec_noise else None)
+        ramp = iter(LOW_LATENCY_RAMP if options.low_latency else RAMP)
+        group, wanted, early = [], next(ramp), 0
+        for frame in frames:
+            group.append(frame)
+            if len(group) < wanted:
+                continue
+            samples = codec.push(torch.stack(group))
+            if options.low_latency and frames.made == wanted:
+                whole = np.concatenate((samples, codec.peek()))[: self._codec.samples_per_frame]
+                samples, early = whole, len(whole) - len(samples)
+            else:
+                samples, early = samples[early:], max(0, early - len(samples))
+            yield samples
+            group, wanted = [], next(ramp, wanted)
+        if group:
+            samples = codec.push(torch.stack(group))
+            yield samples[early:]
+            early = max(0, early - len(samples))
+        yield codec.finish()[early:]
+
+    def _job(self, text: str, options: SpeechOptions, index: int) -> Job:
+        prompt = self._family.prompt(text, options.voice, options.reference)
+        limit = self._family.max_frames(text)
+        return Job(prompt, options.sampling, options.seed + index, limit)
+
+    def _voice(self, voice: str | None) -> str | None:
+        if voice == NO_VOICE:
+            return None
+        if voice is None:
+            return next(iter(self._family.voices), None)
+        return voice
+
+    def _reference(self, audio: str | Path | None, text: str | None) -> Reference | None:
+        if audio is None and text is None:
+            return None
+        if audio is None or not (text and text.strip()):
+            raise InputError("cloning needs both a reference recording and the text it says")
+        samples = read(audio, self._codec.sample_rate, MAX_REFERENCE_SECONDS)
+        return Reference(self._codec.encode(samples), text)
+
+
+def _some(samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    if len(samples):
+        yield samples

@@ -1,0 +1,1 @@
+"""Making models: text, synthetic speech, codec training, language model training."""
