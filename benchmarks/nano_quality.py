@@ -11,10 +11,8 @@ classifier trained on the source's voices, on other sentences, who is speaking.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -22,16 +20,14 @@ import wave
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quaver.bench.machine import write_result
 from quaver.core.errors import InputError, QuaverError, UnsupportedError
 from quaver.quality.metrics.speaker import SpeakerClassifier
 from quaver.quality.metrics.wer import WordErrorRate
@@ -231,39 +227,6 @@ def table(reports: Sequence[VoiceReport]) -> str:
     return "\n".join(rows)
 
 
-def fingerprint() -> dict[str, Any]:
-    """What the numbers depend on beside the model: processor, versions, date."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    packages = ("quaver", "torch", "numpy", "scipy", "pocketsphinx", "jiwer")
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except ModuleNotFoundError:  # run from a source tree that is not installed
-        return None
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write the whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    partial = Path(file.name)
-    partial.chmod(0o644)
-    partial.replace(path)
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="nano", help="nano, a folder or a hub id")
@@ -299,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.out:
         shown = {k: str(v) for k, v in vars(arguments).items()}
         voices = [asdict(report) for report in reports]
-        write_json(arguments.out, {"arguments": shown, "machine": fingerprint(), "voices": voices})
+        write_result(arguments.out, {"arguments": shown, "voices": voices})
     return 0
 
 

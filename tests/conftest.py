@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tiny import write_tiny_checkpoint
+
+torch.set_num_threads(1)  # tiny models lose more time to a second thread than they gain
 
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

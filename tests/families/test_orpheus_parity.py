@@ -147,6 +147,11 @@ def open_cache(model: Orpheus, slots: int, length: int, dtype=torch.float32) -> 
     return cache
 
 
+def legal_tokens(position: int) -> list[int]:
+    start = TEXT_TOKENS + CONTROL + position * BOOK
+    return [*range(start, start + BOOK), *([STOP] if position == 0 else [])]
+
+
 def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
     assert theirs.std() > 0.3  # logits of a size at which the tolerance means something
     assert (ours.float() - theirs.float()).abs().max() < tolerance
@@ -214,15 +219,9 @@ def test_logits_of_a_position_are_the_legal_rows(pair):
     tokens = random_tokens(2, 20, device=pair.device)
     hidden, every = pair.ours.hidden(tokens)[:, -1], pair.theirs(tokens).logits[:, -1]
     for position in range(7):
-        start = TEXT_TOKENS + CONTROL + position * BOOK
-        legal = [*range(start, start + BOOK), *([STOP] if position == 0 else [])]
+        legal = legal_tokens(position)
         assert pair.ours.choices[position] == len(legal)
         assert_close(pair.ours.logits(hidden, position), every[:, legal])
-
-
-def legal_tokens(position: int) -> list[int]:
-    start = TEXT_TOKENS + CONTROL + position * BOOK
-    return [*range(start, start + BOOK), *([STOP] if position == 0 else [])]
 
 
 @torch.inference_mode()

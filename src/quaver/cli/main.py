@@ -48,10 +48,10 @@ def _options(
 
 def main() -> None:
     """Entry point of the `quaver` command."""
-    raise SystemExit(_run(sys.argv[1:] or ["--help"]))
+    raise SystemExit(run(sys.argv[1:] or ["--help"]))
 
 
-def _run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
     """Run a command line and return its exit status."""
     try:
         status: int | None = app(arguments, prog_name="quaver", standalone_mode=False)

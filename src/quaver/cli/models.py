@@ -34,6 +34,7 @@ class ModelRow:
     bytes: int | None = None
     parameters: int | None = None
     revision: str | None = None
+    path: str | None = None
 
 
 def models(
@@ -54,7 +55,7 @@ def _rows() -> Iterator[ModelRow]:
     for name, path in bundled().items():
         yield from _on_disk(ModelFolder(path, name), "bundled")
     for folder in cached():
-        for row in _on_disk(folder, str(folder.path)):
+        for row in _on_disk(folder, "cached"):
             seen.add(row.name)
             yield row
     for row in _released():
@@ -75,10 +76,15 @@ def _on_disk(folder: ModelFolder, where: str) -> Iterator[ModelRow]:
         voices = OrpheusConfig.from_dict(config, folder.name).speech.voices
     except CheckpointError:
         return
-    size = _bytes(folder.path)
-    language = _language(folder.name)
     yield ModelRow(
-        folder.name, "orpheus", language, voices, where, bytes=size, revision=folder.revision
+        folder.name,
+        "orpheus",
+        _language(folder.name),
+        voices,
+        where,
+        bytes=_bytes(folder.path),
+        revision=folder.revision,
+        path=str(folder.path),
     )
 
 
@@ -123,7 +129,7 @@ def _print_table(rows: list[ModelRow]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "family", "language", "voices", "size", "where"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "model")
     for row in rows:
         cells: list[Any] = [row.name, row.family, row.language or "", " ".join(row.voices)]
         table.add_row(*map(escape, [*cells, _size(row), row.where]))

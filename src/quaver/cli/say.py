@@ -26,7 +26,7 @@ File = Annotated[
     typer.Option(help="Say what this file holds, in UTF-8.", exists=True, dir_okay=False),
 ]
 Model = Annotated[
-    str, typer.Option(help="A bundled name, a folder, or a hub id as org/name[@revision].")
+    str, typer.Option(help="A bundled name, a folder, or a hub id: org/name, org/name@revision.")
 ]
 Recipe = Annotated[
     str | None, typer.Option(help="Precision; `quaver doctor` lists what runs here.")
@@ -92,7 +92,7 @@ def say(
     codec_noise: CodecNoise = True,
     json: Json = False,
 ) -> None:
-    """Speak text into a file or a pipe. Sampling options left out are the checkpoint's own."""
+    """Speak text into a file or a pipe. Sampling left out is the checkpoint's own."""
     sampling = {
         "temperature": temperature,
         "top_k": top_k,
@@ -103,11 +103,10 @@ def say(
     }
     SamplingParams().override(sampling)  # mistakes are told before the model is loaded
     cloning = _reference(reference, reference_text)
-    words = _words(text, file)
-    target = AudioTarget.choose(out, format)
+    words, target = _words(text, file), AudioTarget.choose(out, format)
     place = {"model": model, "recipe": recipe, "device": device, "codec": codec}
-    options = {"seed": seed, "low_latency": low_latency, "codec_noise": codec_noise}
-    report = _speak(words, target, place, voice, sampling | cloning | options)
+    rest = {"seed": seed, "low_latency": low_latency, "codec_noise": codec_noise}
+    report = _speak(words, target, place, voice, sampling | cloning | rest)
     if json:
         print_json(report, sys.stderr if target.is_stdout else sys.stdout)
 
@@ -168,9 +167,9 @@ def _speak(
     started = time.monotonic()
     with Console(stderr=True).status("") as line:  # shows nothing unless stderr is a terminal
         line.update(f"loading {place['model']}")
-        import quaver
+        from quaver.load import load
 
-        synthesizer = quaver.load(**place)
+        synthesizer = load(**place)
         load_seconds = time.monotonic() - started
         info = synthesizer.info()
         if options["reference"] is None:

@@ -78,7 +78,8 @@ class CodeLayout:
         count = codebooks[0].shape[-1] // len(self._positions(0))
         frames = codebooks[0].new_empty((*codebooks[0].shape[:-1], count, self.codes_per_frame))
         for book, codes in enumerate(codebooks):
-            frames[..., self._positions(book)] = codes.unflatten(-1, (count, -1))
+            positions = self._positions(book)
+            frames[..., positions] = codes.unflatten(-1, (count, len(positions)))
         return frames
 
     def _positions(self, book: int) -> list[int]:

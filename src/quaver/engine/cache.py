@@ -77,8 +77,8 @@ class DecodeView:
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         store = self._store[layer]
         place = self.positions[:, 0]
-        store[0][self._rows, :, place] = k[:, :, 0]
-        store[1][self._rows, :, place] = v[:, :, 0]
+        store[0][self._rows, :, place] = k[:, :, 0].to(store.dtype)
+        store[1][self._rows, :, place] = v[:, :, 0].to(store.dtype)
         return store[0], store[1], self._mask
 
     def advance(self) -> None:

@@ -153,15 +153,15 @@ def initialise(snac: Snac) -> None:
 
     Much smaller weights would make silence, on which the logarithmic loss has no slope.
     """
-    quiet = {id(m.block[-1]) for m in snac.modules() if isinstance(m, ResidualUnit)}
+    gains = {id(m.block[-1]): 0.1 for m in snac.modules() if isinstance(m, ResidualUnit)}
+    gains[id(snac.encoder.block[0])] = 8.0  # speech is quiet: to unit power, and back
+    gains[id(snac.decoder.model[-1])] = 0.05
     for module in snac.modules():
         if isinstance(module, Conv1d | ConvTranspose1d):
             fan_in = module.weight[0].numel()
             if isinstance(module, ConvTranspose1d):
                 fan_in = 2 * module.weight.shape[0]  # two inputs reach each output
-            gain = 0.1 if id(module) in quiet else 1.0
-            if module is snac.encoder.block[0]:
-                gain = 8.0  # speech is quiet; without this, biases soon outweigh the signal
+            gain = gains.get(id(module), 1.0)
             nn.init.normal_(module.weight, std=gain * fan_in**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -21,9 +21,9 @@ from quaver.train.data import Shard, Utterance
 BATCH_SECONDS = 240.0
 
 
-def code_shard(shard: Shard, name: str, folder: Path, snac: Snac, tag: str) -> NDArray[np.int16]:
+def code_shard(shard: Shard, folder: Path, snac: Snac, tag: str) -> NDArray[np.int16]:
     """Codes [frames, codes_per_frame] of all utterances of a shard, one after the other."""
-    path = folder / f"{name}.{tag}.npy"
+    path = folder / f"{shard.name}.{tag}.npy"
     if path.exists():
         return np.load(path, allow_pickle=False)
     frames = np.concatenate(_encode(shard, snac))

@@ -26,6 +26,7 @@ class Utterance:
 class Shard:
     """Utterances and their samples, memory-mapped int16 [n]."""
 
+    name: str
     utterances: tuple[Utterance, ...]
     samples: NDArray[np.int16]
 
@@ -67,6 +68,7 @@ def _read_shard(table: Path) -> Shard:
         )
     starts = np.cumsum([0, *lengths[:-1]])
     return Shard(
+        table.stem,
         tuple(
             Utterance(text, voice, int(start), length)
             for (text, voice), start, length in zip(texts, starts, lengths, strict=True)

@@ -265,7 +265,7 @@ def _load_banks(
     closing = np.array([tokens.end_of_speech, tokens.end_of_ai], np.int32)
     offsets = tokens.layout.to_tokens(torch.zeros(1, tokens.layout.codes_per_frame).long())
     for number, shard in enumerate(read_shards(folder, data.hours, data.sample_rate)):
-        codes = code_shard(shard, f"shard-{number:05d}", folder, snac, tag).astype(np.int32)
+        codes = code_shard(shard, folder, snac, tag).astype(np.int32)
         codes += offsets.numpy().astype(np.int32)
         ends = np.cumsum(frame_counts(shard, snac.samples_per_frame))
         sequences, starts = split[1 if number == 0 else 0]

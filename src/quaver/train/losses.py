@@ -13,13 +13,18 @@ MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (
 
 def mel_filters(sample_rate: int, n_fft: int, bands: int) -> Tensor:
     """Triangular filters [bands, n_fft / 2 + 1], evenly spaced on the mel scale of O'Shaughnessy
-    (1987), 2595 log10(1 + f / 700)."""
+    (1987), 2595 log10(1 + f / 700).
+
+    The first and last stay flat to the ends of the spectrum. Triangles that vanish there cannot
+    see an offset or a tone at half the sample rate, and a codec trained on them grows both.
+    """
     top = 2595.0 * torch.log10(torch.tensor(1.0 + sample_rate / 2 / 700.0))
     edges = 700.0 * (10.0 ** (torch.linspace(0.0, float(top), bands + 2) / 2595.0) - 1.0)
     hertz = torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)
     rise = (hertz[None] - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - hertz[None]) / (edges[2:] - edges[1:-1])[:, None]
-    return torch.minimum(rise, fall).clamp(min=0.0)
+    rise[0], fall[-1] = rise[0].clamp(min=1.0), fall[-1].clamp(min=1.0)
+    return torch.minimum(rise, fall).clamp(min=0.0, max=1.0)
 
 
 class MelLoss(nn.Module):

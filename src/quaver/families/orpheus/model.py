@@ -62,7 +62,7 @@ class Orpheus(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens [n, t] -> logits [n, t, vocab] over the whole vocabulary, fp32."""
-        logits: Tensor = self.head(self.hidden(tokens))
+        logits: Tensor = self.head(self.hidden(tokens).to(self.head.weight.dtype))
         return logits.float()
 
     def hidden(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:
@@ -94,6 +94,7 @@ class Orpheus(nn.Module):
     def logits(self, hidden: Tensor, position: int) -> Tensor:
         """Hidden states [n, width] -> fp32 logits [n, choices] of what is legal at `position`."""
         first = self.layout.first(position)
+        hidden = hidden.to(self.head.weight.dtype)
         logits = self.head.rows(hidden, first, first + self.layout.codebook_size)
         if position == 0:
             stop = self.config.speech.tokens.end_of_speech

@@ -1,0 +1,55 @@
+"""Run the tests marked `gpu` and write their result to benchmarks/results/.
+
+make gpu-check        (on a machine with a CUDA device)
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from quaver.bench.machine import write_result
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def run_tests(junit: Path) -> int:
+    """Run them; returns pytest's exit status."""
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", f"--junitxml={junit}"]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def read_tests(junit: Path) -> list[dict[str, object]]:
+    """Name, outcome and seconds of each test."""
+    tests = []
+    for case in ET.parse(junit).iter("testcase"):
+        outcomes = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+        tests.append(
+            {
+                "test": f"{case.get('classname')}::{case.get('name')}",
+                "outcome": outcomes[0] if outcomes else "passed",
+                "seconds": float(case.get("time", 0.0)),
+            }
+        )
+    return tests
+
+
+def main() -> int:
+    with TemporaryDirectory() as scratch:
+        junit = Path(scratch) / "junit.xml"
+        status = run_tests(junit)
+        tests = read_tests(junit) if junit.exists() else []
+    passed = sum(test["outcome"] == "passed" for test in tests)
+    out = RESULTS / f"gpu-check-{datetime.now(UTC):%Y-%m-%d}.json"
+    write_result(out, {"status": status, "passed": passed, "of": len(tests), "tests": tests})
+    print(f"{passed} of {len(tests)} passed; written to {out.relative_to(ROOT)}")
+    return 0 if status == 0 and passed == len(tests) > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""A stream of frames gives the samples of one decode of them all, however it is cut."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from quaver.codecs.snac import Snac, SnacConfig
+
+FRAME = 2048
+BOOK = 16
+CONFIG = SnacConfig(
+    sampling_rate=24000,
+    encoder_dim=2,
+    encoder_rates=(2, 4, 8, 8),
+    decoder_dim=32,
+    decoder_rates=(8, 8, 4, 2),
+    codebook_size=BOOK,
+    codebook_dim=4,
+    vq_strides=(4, 2, 1),
+)
+seeds = st.sampled_from([None, 0, 1, 2**63 - 1])
+codes = st.lists(st.integers(0, BOOK - 1), min_size=7, max_size=7)
+chunks_of_frames = st.lists(st.lists(codes, max_size=4), max_size=7)
+
+
+@pytest.fixture(scope="module")
+def snac(device) -> Snac:
+    random = np.random.default_rng(0)
+    codec = Snac(CONFIG).requires_grad_(False)
+    for name, weight in codec.named_parameters():
+        shape = tuple(weight.shape)
+        values = random.normal(0, 0.6 * np.prod(shape[1:]) ** -0.5, shape)
+        if name.endswith("alpha"):
+            values = random.uniform(0.5, 2.0, shape)
+        elif name.endswith("bias"):
+            values = random.normal(0, 0.1, shape)
+        elif name.endswith("codebook.weight"):
+            values = random.normal(0, 1.0, shape)
+        weight.copy_(torch.from_numpy(values))
+    return codec.to(device).eval()
+
+
+def as_frames(frames: list[list[int]]) -> Tensor:
+    return torch.tensor(frames, dtype=torch.int64).reshape(-1, 7)
+
+
+def random_frames(count: int, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, BOOK, (count, 7)))
+
+
+@torch.inference_mode()
+def one_shot(snac: Snac, frames: Tensor, seed: int | None) -> np.ndarray:
+    if not len(frames):
+        return np.zeros(0, np.float32)
+    chosen = None if seed is None else torch.tensor([seed], device=snac.device)
+    return snac.decode_batch(frames[None].to(snac.device), chosen)[0].cpu().numpy()
+
+
+def streamed(snac: Snac, chunks: list[Tensor], seed: int | None) -> list[np.ndarray]:
+    stream = snac.stream(seed)
+    return [*(stream.push(chunk) for chunk in chunks), stream.finish()]
+
+
+def assert_same(ours: np.ndarray, expected: np.ndarray) -> None:
+    assert ours.dtype == np.float32
+    assert ours.shape == expected.shape
+    assert np.abs(ours - expected).max(initial=0.0) < 1e-5
+
+
+@settings(deadline=None, max_examples=60)
+@given(chunks_of_frames, seeds)
+def test_a_stream_is_one_decode_however_it_is_cut(snac, chunks, seed):
+    frames = as_frames([frame for chunk in chunks for frame in chunk])
+    out = np.concatenate(streamed(snac, [as_frames(c) for c in chunks], seed))
+    assert len(out) == len(frames) * FRAME
+    assert_same(out, one_shot(snac, frames, seed))
+
+
+@settings(deadline=None, max_examples=25)
+@given(chunks_of_frames, seeds)
+def test_peek_is_the_end_if_the_stream_ended_there_and_changes_nothing(snac, chunks, seed):
+    stream, pushed, out = snac.stream(seed), [], []
+    for chunk in chunks:
+        pushed += chunk
+        out.append(stream.push(as_frames(chunk)))
+        here = np.concatenate((*out, stream.peek()))
+        assert_same(here, one_shot(snac, as_frames(pushed), seed))
+        assert np.array_equal(stream.peek(), here[sum(map(len, out)) :])
+    out.append(stream.finish())
+    untouched = np.concatenate(streamed(snac, [as_frames(c) for c in chunks], seed))
+    assert np.array_equal(np.concatenate(out), untouched)
+
+
+def test_the_samples_are_loud_and_unlike_each_other(snac):
+    sound = one_shot(snac, random_frames(20), None)
+    assert 0.05 < np.abs(sound).max() < 0.999
+    assert sound.std() > 0.01
+    assert np.abs(np.diff(sound.reshape(20, FRAME), axis=0)).max(axis=1).min() > 0.01
+
+
+def test_every_frame_is_heard_the_first_and_the_last_too(snac):
+    frames = random_frames(9)
+    whole = np.concatenate(streamed(snac, [*frames.split(1)], None))
+    for at in range(9):
+        changed = frames.clone()
+        changed[at] = (changed[at] + 5) % BOOK
+        other = np.concatenate(streamed(snac, [*changed.split(1)], None))
+        heard = np.abs(whole - other).reshape(9, FRAME).max(axis=1)
+        assert heard[at] > 0.01
+        assert all(heard[i] < 1e-5 for i in range(9) if abs(i - at) > 3)
+
+
+def test_the_first_three_frames_give_sound_and_each_one_after_gives_a_frame(snac):
+    stream = snac.stream(None)
+    first = stream.push(random_frames(3))
+    assert 0 < len(first) < FRAME
+    for frame in random_frames(5, seed=1).split(1):
+        assert len(stream.push(frame)) == FRAME
+
+
+def test_no_sample_changes_when_more_frames_come(snac):
+    frames, other = random_frames(8), random_frames(8, seed=1)
+    for count in range(3, 8):
+        both = [snac.stream(3), snac.stream(3)]
+        early, late = (
+            np.concatenate((stream.push(frames[:count]), stream.push(rest[count:])))
+            for stream, rest in zip(both, (frames, other), strict=True)
+        )
+        final = len(snac.stream(3).push(frames[:count]))
+        assert final > 0
+        assert np.array_equal(early[:final], late[:final])
+        assert not np.array_equal(early[final:], late[final:])
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_one_frame_and_none(snac, seed):
+    one = random_frames(1)
+    (first, last) = streamed(snac, [one], seed)
+    assert len(first) + len(last) == FRAME
+    assert_same(np.concatenate((first, last)), one_shot(snac, one, seed))
+    assert [len(piece) for piece in streamed(snac, [], seed)] == [0]
+    assert [len(piece) for piece in streamed(snac, [one[:0], one[:0]], seed)] == [0, 0, 0]
+    assert len(snac.stream(seed).peek()) == 0
+
+
+def test_noise_repeats_by_seed(snac):
+    chunks = [*random_frames(6).split(2)]
+    sounds = {s: np.concatenate(streamed(snac, chunks, s)) for s in (None, 0, 1, 2**32, 2**63 - 1)}
+    for seed, sound in sounds.items():
+        assert np.array_equal(sound, np.concatenate(streamed(snac, chunks, seed)))
+        for other in sounds.keys() - {seed}:
+            assert np.abs(sound - sounds[other]).max() > 0.01
+
+
+def test_streams_beside_each_other_do_not_mix(snac):
+    first, second = random_frames(6), random_frames(6, seed=1)
+    streams, outs = (snac.stream(1), snac.stream(2)), ([], [])
+    for pair in zip(first.split(1), second.split(1), strict=True):
+        for stream, out, frame in zip(streams, outs, pair, strict=True):
+            out.append(stream.push(frame))
+    for stream, out, frames, seed in zip(streams, outs, (first, second), (1, 2), strict=True):
+        assert_same(np.concatenate((*out, stream.finish())), one_shot(snac, frames, seed))
+
+
+def test_a_batch_decodes_as_each_alone(snac):
+    frames = torch.stack([random_frames(4, seed) for seed in range(3)]).to(snac.device)
+    seeds = torch.tensor([4, 5, 6], device=snac.device)
+    with torch.inference_mode():
+        together = snac.decode_batch(frames, seeds).cpu().numpy()
+    for row, alone, seed in zip(together, frames, (4, 5, 6), strict=True):
+        assert_same(row, one_shot(snac, alone, seed))

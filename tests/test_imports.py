@@ -1,0 +1,123 @@
+"""Who may know whom: the rooms of `docs/` as a table, held against every import statement."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import quaver
+
+ROOT = Path(quaver.__file__).parent
+ROOMS = {path.stem for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"} - {
+    "__init__",
+    "__pycache__",
+    "bundled",
+}
+# What each room may import besides itself. A dotted name allows that module alone.
+ALLOWED = {
+    "core": set(),
+    "precision": {"core"},
+    "nn": {"precision", "core"},
+    "audio": {"core"},
+    "checkpoints": {"precision", "core"},
+    "codecs": {"nn", "precision", "core"},
+    "families": {"nn", "codecs.layout", "checkpoints.names", "precision", "core"},
+    "engine": {"precision", "core"},
+    "quality": {"core"},
+    "bench": {"precision", "core"},
+    "train": ROOMS - {"cli"},
+    "synthesizer": {"engine", "audio", "core"},
+    "load": ROOMS - {"cli", "train"},
+    "cli": {"load", "quality", "bench", "precision", "core", "audio"},
+}
+# Single modules that may import more than their room.
+ALLOWED_MODULES = {
+    "core.types": {"audio.encode"},  # Audio.save, inside the method
+    "cli.train": {"train"},
+    "cli.models": {"checkpoints.source"},
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if name != "__init__":
+            yield name.removesuffix(".__init__"), path
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module of ours without the leading `quaver.`), inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.startswith("quaver.")]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: a relative import"
+            if str(node.module).split(".")[0] != "quaver":
+                continue
+            found = ROOT.joinpath(*str(node.module).split(".")[1:])
+            names = [
+                f"{node.module}.{alias.name}"
+                if node.module == "quaver" or (found / f"{alias.name}.py").is_file()
+                else str(node.module)
+                for alias in node.names
+            ]
+        for name in names:
+            module = name.removeprefix("quaver.")
+            if module.split(".")[0] in ROOMS:  # else a name of the package itself
+                yield node.lineno, module
+
+
+def is_in(module: str, places: set[str]) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def test_every_room_has_its_row():
+    assert set(ALLOWED) >= ROOMS
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_a_room_imports_only_what_it_may(room):
+    wrong = []
+    for module, path in modules():
+        if not is_in(module, {room}):
+            continue
+        allowed = ALLOWED[room] | {room} | ALLOWED_MODULES.get(module, set())
+        if room == "families":  # never another family
+            allowed = ALLOWED[room] | {".".join(module.split(".")[:2])}
+        for line, imported in imports(path):
+            if not is_in(imported, allowed):
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {imported}")
+    assert not wrong
+
+
+def test_nobody_imports_the_trainer_but_its_verb():
+    who = {
+        module
+        for module, path in modules()
+        for _, imported in imports(path)
+        if is_in(imported, {"train"}) and not is_in(module, {"train"})
+    }
+    assert who <= {"cli.train"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["quaver", "quaver.core.text", "quaver.core.random", "quaver.precision", "quaver.cli.main"],
+)
+def test_importing_is_light(module):
+    code = (
+        f"import sys, {module}; heavy = {{'torch', 'numpy', 'av'}} & set(sys.modules);"
+        "sys.exit(f'loads {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_load_is_there_and_other_names_are_not():
+    assert quaver.load.__module__ == "quaver.load"
+    with pytest.raises(AttributeError, match="no attribute 'sing'"):
+        quaver.sing  # noqa: B018
