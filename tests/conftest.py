@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tiny import write_tiny_checkpoint
 
 torch.set_num_threads(1)  # tiny models lose more time to a second thread than they gain
+settings.register_profile("quaver", settings(deadline=None))  # machines are shared
+settings.load_profile("quaver")
 
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

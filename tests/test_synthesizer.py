@@ -31,7 +31,12 @@ def chunks_of(voice: SpeechSynthesizer, text: str, **options) -> list[NDArray[np
 
 
 def same(first: Audio, second: Audio) -> bool:
-    return np.array_equal(first.samples, second.samples)
+    """Up to rounding, which a GPU's libraries may do differently from call to call."""
+    return len(first.samples) == len(second.samples) and close(first.samples, second.samples)
+
+
+def close(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    return np.allclose(first, second, rtol=0, atol=1e-5)
 
 
 def idle(voice: SpeechSynthesizer) -> bool:
@@ -60,7 +65,7 @@ def test_generate_is_the_drained_stream(voice):
     whole = voice.generate(TEXT, seed=1)
     assert len(chunks) > 3
     assert all(len(c) and c.dtype == np.float32 and np.abs(c).max() <= 1 for c in chunks)
-    assert np.array_equal(np.concatenate(chunks), whole.samples)
+    assert close(np.concatenate(chunks), whole.samples)
     assert whole.sample_rate == 24000
     assert np.abs(whole.samples).max() > 0.01
 
@@ -99,7 +104,7 @@ def test_long_text_is_spoken_in_segments(voice):
     chunks = chunks_of(voice, LONG, seed=2, **BRIEF)
     audio = voice.generate(LONG, seed=2, **BRIEF)
     assert audio.stats.segments == len(audio.stats.finish_reasons) > 2
-    assert np.array_equal(np.concatenate(chunks), audio.samples)
+    assert close(np.concatenate(chunks), audio.samples)
     assert audio.stats.tokens >= 7 * audio.stats.frames
     assert len(audio.samples) == pytest.approx(audio.stats.frames * FRAME, rel=0.2)
     assert idle(voice)
@@ -110,7 +115,7 @@ def test_segments_have_seeds_of_their_own(voice):
     twice = f"{sentence}\n\n{sentence}"
     whole = voice.generate(twice, seed=1).samples
     start = voice.generate(sentence, seed=1).samples[: 20 * FRAME]
-    assert np.allclose(whole[: 20 * FRAME], start, atol=1e-5)
+    assert close(whole[: 20 * FRAME], start)
     matches = np.lib.stride_tricks.sliding_window_view(whole[20 * FRAME :], 64)
     assert np.abs(matches - start[FRAME : FRAME + 64]).max(axis=1).min() > 1e-3
 
@@ -145,7 +150,7 @@ def test_streams_read_in_turns_are_as_each_alone(voice):
                 heard[index].append(chunk.samples)
     for seed, chunks in enumerate(heard):
         expected = voice.generate(TEXT, seed=seed).samples
-        assert np.allclose(np.concatenate(chunks), expected, atol=1e-5)
+        assert close(np.concatenate(chunks), expected)
 
 
 def first_chunk_frames(voice: SpeechSynthesizer, **options) -> tuple[int, int]:
@@ -163,20 +168,18 @@ def test_low_latency_starts_a_frame_earlier_and_ends_the_same(voice):
     early = voice.generate(TEXT, seed=3, low_latency=True).samples
     final = voice.generate(TEXT, seed=3).samples
     assert len(early) == len(final)
-    assert np.allclose(early[FRAME:], final[FRAME:], atol=1e-5)
+    assert close(early[FRAME:], final[FRAME:])
     assert 0.9 < np.corrcoef(early[:FRAME], final[:FRAME])[0, 1] < 1  # an estimate
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the early chunk goes by the frames made, not read"
-)
+@pytest.mark.xfail(strict=True, reason="the early chunk goes by the frames made, not read")
 def test_low_latency_is_the_same_while_others_drive_the_engine(voice, monkeypatch):
     alone = chunks_of(voice, TEXT, seed=3, low_latency=True)
     step = voice._engine.step
     monkeypatch.setattr(voice._engine, "step", lambda: [step() for _ in range(5)])
     beside = chunks_of(voice, TEXT, seed=3, low_latency=True)
     assert [len(c) for c in beside] == [len(c) for c in alone]
-    assert np.allclose(np.concatenate(beside), np.concatenate(alone), atol=1e-5)
+    assert close(np.concatenate(beside), np.concatenate(alone))
 
 
 def test_codec_noise_is_seeded_and_can_be_left_out(voice):

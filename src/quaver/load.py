@@ -22,6 +22,7 @@ from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.families.orpheus.weights import IGNORED, sources
+from quaver.nn.linear import Linear
 from quaver.precision import Recipe, Role, default_recipe, find_recipe
 from quaver.synthesizer import SpeechSynthesizer
 
@@ -110,7 +111,11 @@ def load_orpheus(folder: Path, name: str, recipe: Recipe, device: torch.device) 
     with open_tensors(folder) as reader:
         ignored = (*IGNORED, "lm_head.weight") if config.tie_word_embeddings else IGNORED
         load_strict(model, reader, sources(config, reader.names()), ignore=ignored)
-    return model.to(device).eval()
+    model.to(device).eval()
+    for module in model.backbone.modules():
+        if isinstance(module, Linear):
+            module.settle()
+    return model
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

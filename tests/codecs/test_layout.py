@@ -71,7 +71,8 @@ def test_a_token_of_another_position_is_refused_and_named(case, data):
     at = data.draw(st.integers(0, len(tokens) - 1))
     frame, position = divmod(at, 7)
     own = range(layout.first(position), layout.first(position) + layout.codebook_size)
-    wrong = data.draw(st.integers(0, layout.end_token + 5).filter(lambda t: t not in own))
+    anywhere = st.sampled_from([own.start - 1, own.stop]) | st.integers(0, layout.end_token + 5)
+    wrong = data.draw(anywhere.filter(lambda token: token not in own))
     tokens[at] = wrong
     with pytest.raises(InputError, match=f"token {wrong} at position {position} of frame {frame} "):
         layout.to_frames(tokens)

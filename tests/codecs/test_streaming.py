@@ -70,7 +70,7 @@ def assert_same(ours: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(ours - expected).max(initial=0.0) < 1e-5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(chunks_of_frames, seeds)
 def test_a_stream_is_one_decode_however_it_is_cut(snac, chunks, seed):
     frames = as_frames([frame for chunk in chunks for frame in chunk])
@@ -79,7 +79,7 @@ def test_a_stream_is_one_decode_however_it_is_cut(snac, chunks, seed):
     assert_same(out, one_shot(snac, frames, seed))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(chunks_of_frames, seeds)
 def test_peek_is_the_end_if_the_stream_ended_there_and_changes_nothing(snac, chunks, seed):
     stream, pushed, out = snac.stream(seed), [], []
@@ -88,10 +88,10 @@ def test_peek_is_the_end_if_the_stream_ended_there_and_changes_nothing(snac, chu
         out.append(stream.push(as_frames(chunk)))
         here = np.concatenate((*out, stream.peek()))
         assert_same(here, one_shot(snac, as_frames(pushed), seed))
-        assert np.array_equal(stream.peek(), here[sum(map(len, out)) :])
+        assert_same(stream.peek(), here[sum(map(len, out)) :])
     out.append(stream.finish())
     untouched = np.concatenate(streamed(snac, [as_frames(c) for c in chunks], seed))
-    assert np.array_equal(np.concatenate(out), untouched)
+    assert_same(np.concatenate(out), untouched)
 
 
 def test_the_samples_are_loud_and_unlike_each_other(snac):
@@ -131,8 +131,8 @@ def test_no_sample_changes_when_more_frames_come(snac):
         )
         final = len(snac.stream(3).push(frames[:count]))
         assert final > 0
-        assert np.array_equal(early[:final], late[:final])
-        assert not np.array_equal(early[final:], late[final:])
+        assert_same(early[:final], late[:final])
+        assert np.abs(early[final:] - late[final:]).max() > 0.01
 
 
 @pytest.mark.parametrize("seed", [None, 5])
@@ -150,7 +150,7 @@ def test_noise_repeats_by_seed(snac):
     chunks = [*random_frames(6).split(2)]
     sounds = {s: np.concatenate(streamed(snac, chunks, s)) for s in (None, 0, 1, 2**32, 2**63 - 1)}
     for seed, sound in sounds.items():
-        assert np.array_equal(sound, np.concatenate(streamed(snac, chunks, seed)))
+        assert_same(sound, np.concatenate(streamed(snac, chunks, seed)))
         for other in sounds.keys() - {seed}:
             assert np.abs(sound - sounds[other]).max() > 0.01
 

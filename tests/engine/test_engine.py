@@ -227,10 +227,7 @@ def test_the_guard_trips_exactly_when_the_tail_has_repeated(head, period, repeat
     for count, frame in enumerate(frames, 1):
         heard = frames[:count]
         spans = [(p, max(repeats * p, 8)) for p in range(1, 7)]
-        expected = any(
-            count >= span and heard[-span:-p] == heard[-span + p :]
-            for p, span in spans
-        )
+        expected = any(count >= span and heard[-span:-p] == heard[-span + p :] for p, span in spans)
         assert guard.push(frame) == expected
 
 
@@ -265,7 +262,7 @@ actions = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(actions, max_size=40), st.integers(1, 4))
 def test_no_frame_is_lost_doubled_or_mixed(plan, slots):
     engine = make_engine(HashModel(), slots=slots)

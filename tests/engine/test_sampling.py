@@ -79,7 +79,7 @@ def on_an_edge(logits: Tensor, seen: list[int], params: SamplingParams) -> bool:
     return bool(near_p or near_min)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.integers(2, 60), st.integers(0, 2**32 - 1), st.floats(0.1, 8.0), parameters, st.data())
 def test_the_same_choices_are_left_with_the_same_scores(count, seed, spread, params, data):
     logits = random_logits(count, seed, spread)
@@ -88,7 +88,7 @@ def test_the_same_choices_are_left_with_the_same_scores(count, seed, spread, par
     assert torch.allclose(ours(logits, seen, params), theirs(logits, seen, params), atol=1e-5)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 999), parameters), min_size=2, max_size=5))
 def test_rows_have_parameters_of_their_own(rows):
     logits = torch.stack([random_logits(20, seed) for seed, _ in rows])
@@ -217,7 +217,7 @@ def simulate(window: int, spoken: list[tuple[int, int]], choices: tuple[int, ...
     return said, expected
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.sampled_from([0, 1, 2, 3, 7, 20, MAX_WINDOW]),
     st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.integers(0, 3)), max_size=12),

@@ -10,13 +10,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from quaver.codecs.layout import CodeLayout
 from quaver.core.errors import CheckpointError, InputError
 from quaver.core.protocols import Prompt, Reference
-from quaver.families.orpheus.config import (
-    OrpheusConfig,
-    SpeechConfig,
-    SpeechTokens,
-    default_voices,
-)
+from quaver.families.orpheus.config import OrpheusConfig, SpeechConfig, SpeechTokens
 from quaver.families.orpheus.prompt import OrpheusPrompts
+from quaver.families.orpheus.voices import default_voices
 
 WORDS = {word: i for i, word in enumerate(["[UNK]", "tara", ":", "Hello", "there", "!", "bye"])}
 CONTROL = {

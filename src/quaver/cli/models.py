@@ -89,7 +89,7 @@ def _on_disk(folder: ModelFolder, where: str) -> Iterator[ModelRow]:
 
 
 def _released() -> Iterator[ModelRow]:
-    from quaver.families.orpheus.config import VOICES, default_voices
+    from quaver.families.orpheus.voices import VOICES, default_voices
 
     names = [*ENGLISH]
     names += [f"3b-{tag}-{k}-research_release" for tag in VOICES if tag != "en" for k in KINDS]
@@ -106,7 +106,7 @@ def _released() -> Iterator[ModelRow]:
 
 def _language(name: str) -> str | None:
     """A released model's language by its name; None where the name does not tell."""
-    from quaver.families.orpheus.config import VOICES
+    from quaver.families.orpheus.voices import VOICES
 
     if any(english in name for english in ENGLISH):
         return "en"

@@ -11,21 +11,11 @@ from typing import Any
 
 from quaver.codecs.layout import CodeLayout
 from quaver.core.errors import CheckpointError
+from quaver.families.orpheus.voices import VOICES, default_voices
 from quaver.nn.rope import Llama3Scaling
 from quaver.nn.transformer import TransformerConfig
 
 DEFAULT_CODEC = "hubertsiuzdak/snac_24khz"
-
-# Voices of the released checkpoints, by the language in their names.
-VOICES = {
-    "en": ("tara", "leah", "jess", "leo", "dan", "mia", "zac", "zoe"),
-    "fr": ("pierre", "amelie", "marie"),
-    "de": ("jana", "thomas", "max"),
-    "ko": ("유나", "준서"),
-    "hi": ("ऋतिका",),
-    "zh": ("长乐", "白芷"),
-    "es_it": ("javi", "sergio", "maria", "pietro", "giulia", "carlo"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +120,6 @@ class OrpheusConfig:
             bool(config.get("tie_word_embeddings", False)),
             SpeechConfig.from_dict(config.get("orpheus", {}), voices),
         )
-
-
-def default_voices(name: str) -> tuple[str, ...]:
-    """Voices of a released checkpoint by its name; pretrained ones have none."""
-    if "pretrain" in name:
-        return ()
-    for language, voices in VOICES.items():
-        if f"3b-{language}-" in name:
-            return voices
-    return VOICES["en"]
 
 
 def _require(config: dict[str, Any], key: str, value: object) -> None:
