@@ -13,7 +13,7 @@ import pytest
 
 from quaver.core.types import FinishReason, SamplingParams
 from quaver.engine.engine import Job
-from quaver.load import load
+from quaver.loading import load
 from quaver.synthesizer import SpeechSynthesizer
 
 GOLDEN = Path(__file__).parent / "golden"

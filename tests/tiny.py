@@ -65,7 +65,7 @@ def write_tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
     initialise(model)
     write_checkpoint(
         folder,
-        {k: v.contiguous() for k, v in named_tensors(model, sources(orpheus_config, frozenset()))},
+        {k: v.contiguous() for k, v in named_tensors(model, sources(orpheus_config))},
         config=config,
         extra_files={
             "tokenizer.json": tokenizer.to_str().encode(),

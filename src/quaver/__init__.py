@@ -15,7 +15,7 @@ from quaver.core.errors import QuaverError
 from quaver.core.types import Audio, AudioChunk, FinishReason, SamplingParams
 
 if TYPE_CHECKING:
-    from quaver.load import load
+    from quaver.loading import load
 
 __all__ = ["Audio", "AudioChunk", "FinishReason", "QuaverError", "SamplingParams", "load"]
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from quaver.load import load
+        from quaver.loading import load
 
         return load
     raise AttributeError(f"module 'quaver' has no attribute '{name}'")

@@ -28,6 +28,7 @@ from quaver.engine.guards import SilenceGuard
 
 MAX_CHARS = 200_000  # about four hours of speech
 MAX_REFERENCE_SECONDS = 30.0
+SEEDS = 2**63
 NO_VOICE = "none"
 # Frames decoded together: little at first, so that sound starts early, then more, since a codec
 # works better on more. Three are the first that give sound that is final.
@@ -124,7 +125,7 @@ class SpeechSynthesizer:
             raise InputError(
                 f"the text has {len(text)} characters; at most {MAX_CHARS} are allowed"
             )
-        if seed is not None and not 0 <= seed < 2**63:
+        if seed is not None and not 0 <= seed < SEEDS:
             raise InputError(f"the seed is {seed}; allowed is 0 to 2^63 - 1")
         cloned = self._reference(reference, reference_text)
         options = SpeechOptions(
@@ -199,19 +200,19 @@ class SpeechSynthesizer:
         """Frames to samples, in groups that grow."""
         codec = self._codec.stream(seed if options.codec_noise else None)
         ramp = iter(LOW_LATENCY_RAMP if options.low_latency else RAMP)
-        group, wanted, early = [], next(ramp), 0
+        group, wanted, early, first = [], next(ramp), 0, options.low_latency
         for frame in frames:
             group.append(frame)
             if len(group) < wanted:
                 continue
             samples = codec.push(torch.stack(group))
-            if options.low_latency and frames.made == wanted:
+            if first:
                 whole = np.concatenate((samples, codec.peek()))[: self._codec.samples_per_frame]
                 samples, early = whole, len(whole) - len(samples)
             else:
                 samples, early = samples[early:], max(0, early - len(samples))
             yield samples
-            group, wanted = [], next(ramp, wanted)
+            group, wanted, first = [], next(ramp, wanted), False
         if group:
             samples = codec.push(torch.stack(group))
             yield samples[early:]
@@ -221,7 +222,8 @@ class SpeechSynthesizer:
     def _job(self, text: str, options: SpeechOptions, index: int) -> Job:
         prompt = self._family.prompt(text, options.voice, options.reference)
         limit = self._family.max_frames(text)
-        return Job(prompt, options.sampling, options.seed + index, limit)
+        seed = (options.seed + index) % SEEDS
+        return self._engine.fit(Job(prompt, options.sampling, seed, limit))
 
     def _voice(self, voice: str | None) -> str | None:
         if voice == NO_VOICE:

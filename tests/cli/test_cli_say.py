@@ -233,7 +233,7 @@ def test_mistakes_told_before_loading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     present = material(here)
-    monkeypatch.setitem(sys.modules, "quaver.load", None)  # importing it would fail
+    monkeypatch.setitem(sys.modules, "quaver.loading", None)  # importing it would fail
     assert run(["say", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""

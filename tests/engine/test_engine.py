@@ -17,7 +17,7 @@ from quaver.core.types import FinishReason, SamplingParams
 from quaver.engine.engine import Engine, FrameStream, Job
 from quaver.engine.guards import LoopGuard
 from quaver.families.orpheus.model import Orpheus
-from quaver.load import load_orpheus
+from quaver.loading import load_orpheus
 from quaver.precision import find_recipe
 
 LIVELY = SamplingParams(temperature=1.0, top_p=1.0, repetition_penalty=1.0)

@@ -20,7 +20,7 @@ from quaver.engine.engine import Engine, Job
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import sources
-from quaver.load import load_orpheus
+from quaver.loading import load_orpheus
 from quaver.precision import Format, Recipe, Role, find_recipe
 
 TEXT_TOKENS, BOOK, CONTROL = 40, 32, 10
@@ -365,7 +365,7 @@ def test_every_role_may_have_a_precision_of_its_own(pair, role, others):
 def layout_3b(tied: bool) -> tuple[Orpheus, list[Source]]:
     config = OrpheusConfig.from_dict(ORPHEUS_3B | {"tie_word_embeddings": tied})
     with torch.device("meta"):
-        return Orpheus(config, find_recipe("bf16")), sources(config, frozenset())
+        return Orpheus(config, find_recipe("bf16")), sources(config)
 
 
 @pytest.mark.parametrize(("tied", "count"), [(True, 3_300_867_072), (False, 3_782_986_752)])

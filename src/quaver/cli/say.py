@@ -167,7 +167,7 @@ def _speak(
     started = time.monotonic()
     with Console(stderr=True).status("") as line:  # shows nothing unless stderr is a terminal
         line.update(f"loading {place['model']}")
-        from quaver.load import load
+        from quaver.loading import load
 
         synthesizer = load(**place)
         load_seconds = time.monotonic() - started

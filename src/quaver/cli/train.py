@@ -86,7 +86,7 @@ def lm(
     device: Device = None,
 ) -> None:
     """Train the language model: text and codes."""
-    from quaver.load import load_codec, read_weights
+    from quaver.loading import load_codec, read_weights
     from quaver.train.config import read_config
     from quaver.train.lm import LanguageModelTask
     from quaver.train.loop import run
@@ -101,7 +101,7 @@ def lm(
 
 
 def _device(name: str | None) -> torch.device:
-    from quaver.load import find_device
+    from quaver.loading import find_device
 
     return find_device(name)
 

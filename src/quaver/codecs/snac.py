@@ -11,6 +11,7 @@ that results repeat, or None for silence in its place.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DILATIONS = (1, 3, 9)
+
+
+def _true_fp32() -> AbstractContextManager[None]:
+    """cuDNN convolutions without TF32, which torch would use by default."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +317,8 @@ class Snac(nn.Module):
         """Samples [t] at `sample_rate` -> frames [f, codes_per_frame]."""
         if samples.ndim != 1 or not len(samples):
             raise InputError(f"audio has shape {samples.shape}; mono samples [n] are needed")
-        return self.encode_batch(torch.from_numpy(samples)[None].to(self.device))[0]
+        with _true_fp32():
+            return self.encode_batch(torch.from_numpy(samples)[None].to(self.device))[0]
 
     def stream(self, seed: int | None) -> SnacStream:
         return SnacStream(self, seed)
@@ -343,7 +350,8 @@ class SnacStream:
     def _decode(self, frames: Tensor, state: StreamState) -> NDArray[np.float32]:
         snac = self._snac
         codebooks = snac.layout.to_codebooks(frames[None].to(snac.device))
-        samples: Tensor = snac.decoder(snac.quantizer.decode(codebooks), state, self._seeds)
+        with _true_fp32():
+            samples = snac.decoder(snac.quantizer.decode(codebooks), state, self._seeds)
         return samples[0, 0].float().cpu().numpy()
 
     def _no_frames(self) -> Tensor:

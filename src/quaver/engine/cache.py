@@ -34,7 +34,6 @@ class KVCache:
         return self.store.nbytes
 
     def open(self, slot: int) -> None:
-        self.lengths[slot] = 0
         self.active[slot] = 1
 
     def close(self, slot: int) -> None:

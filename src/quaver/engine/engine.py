@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -111,8 +111,8 @@ class Engine:
     def cache_bytes(self) -> int:
         return self._cache.bytes
 
-    def submit(self, job: Job) -> FrameStream:
-        """Queue a job. InputError if its prompt leaves no room to speak."""
+    def fit(self, job: Job) -> Job:
+        """The job with no more frames than there is room for. InputError if there is for none."""
         longest = self._cache.max_length
         room = (longest - len(job.prompt.tokens)) // self._model.positions_per_frame
         if room < 1:
@@ -120,8 +120,11 @@ class Engine:
                 f"the prompt has {len(job.prompt.tokens)} tokens and this engine holds {longest} a "
                 "stream, speech included; shorten the text or the reference"
             )
-        limit = min(job.max_frames, room)
-        stream = FrameStream(Job(job.prompt, job.sampling, job.seed, limit), self)
+        return replace(job, max_frames=min(job.max_frames, room))
+
+    def submit(self, job: Job) -> FrameStream:
+        """Queue a job. InputError if its prompt leaves no room to speak."""
+        stream = FrameStream(self.fit(job), self)
         with self.lock:
             self._waiting.append(stream)
         return stream

@@ -61,7 +61,7 @@ class Sampler:
             slots, len(choices) * self._width, dtype=torch.int16, device=device
         )
         # the same choices in order, a ring; only kept for slots with a window
-        self._ring = torch.full((slots, MAX_WINDOW), -1, dtype=torch.int64, device=device)
+        self._ring = torch.zeros(slots, MAX_WINDOW, dtype=torch.int64, device=device)
         self._written = column(torch.int64)
         self._columns = torch.arange(self._width, device=device)
         self._windowed: set[int] = set()
@@ -77,7 +77,6 @@ class Sampler:
         self._seed[slot] = seed
         self._made[slot] = 0
         self._seen[slot] = 0
-        self._ring[slot] = -1
         window = params.repetition_window
         spoken = [position * self._width + choice for position, choice in prompt.spoken]
         spoken = spoken[-window:] if window else spoken
@@ -120,7 +119,7 @@ class Sampler:
             return
         window, written = self._window[:n], self._written[:n]
         leaving = self._ring[:n].gather(1, (written - window) % MAX_WINDOW)
-        gone = (window > 0) & (written >= window) & (leaving >= 0)
-        seen.scatter_add_(1, leaving.clamp(min=0), -gone.to(torch.int16))
+        gone = (window > 0) & (written >= window)
+        seen.scatter_add_(1, leaving, -gone.to(torch.int16))
         self._ring[:n].scatter_(1, written % MAX_WINDOW, entry)
         written += 1

@@ -53,5 +53,6 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
         else:  # the heads of a group stand in for positions: keys are read once, not once a head
             grouped = q.reshape(n, self.kv_heads, heads // self.kv_heads, d)
-            y = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).view(n, heads, 1, d)
+            y = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask)
+            y = y.reshape(n, heads, 1, d)
         return y.to(dtype)

@@ -174,7 +174,7 @@ class LanguageModelTask:
         half = Orpheus(self._orpheus_config, find_recipe("bf16"))
         half.load_state_dict(self._model.state_dict())
         half.cpu()
-        names = sources(self._orpheus_config, frozenset())
+        names = sources(self._orpheus_config)
         tensors = {k: v.detach().bfloat16().contiguous() for k, v in named_tensors(half, names)}
         defaults = asdict(SamplingParams().override(self._config.generation))
         extra = {

@@ -5,13 +5,12 @@ from __future__ import annotations
 from quaver.checkpoints.names import Source
 from quaver.families.orpheus.config import OrpheusConfig
 
-# Left out by loaders everywhere: rope frequencies are computed, not stored.
-IGNORED = ("*.rotary_emb.inv_freq",)
+# Rope frequencies are computed, not stored.
+_COMPUTED = ("*.rotary_emb.inv_freq",)
 
 
-def sources(config: OrpheusConfig, stored: frozenset[str]) -> list[Source]:
-    """Every parameter and the tensors it is made of. `stored` are the names in the checkpoint:
-    a tied head may be stored again, and is then skipped, as transformers and vLLM do."""
+def sources(config: OrpheusConfig) -> list[Source]:
+    """Every parameter and the tensors it is made of."""
     shape = config.transformer
     queries = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
@@ -42,3 +41,9 @@ def sources(config: OrpheusConfig, stored: frozenset[str]) -> list[Source]:
             Source(f"{ours}.mlp.down.weight", (f"{theirs}.mlp.down_proj.weight",)),
         ]
     return found
+
+
+def ignored(config: OrpheusConfig) -> tuple[str, ...]:
+    """Patterns of stored tensors that are not read. A tied head may be stored all the same; it is
+    the embedding then, for transformers and vLLM too."""
+    return (*_COMPUTED, "lm_head.weight") if config.tie_word_embeddings else _COMPUTED

@@ -21,7 +21,7 @@ from quaver.engine.engine import Engine
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
-from quaver.families.orpheus.weights import IGNORED, sources
+from quaver.families.orpheus.weights import ignored, sources
 from quaver.nn.linear import Linear
 from quaver.precision import Recipe, Role, default_recipe, find_recipe
 from quaver.synthesizer import SpeechSynthesizer
@@ -109,9 +109,8 @@ def load_orpheus(folder: Path, name: str, recipe: Recipe, device: torch.device) 
     with torch.device("meta"):
         model = Orpheus(config, recipe)
     with open_tensors(folder) as reader:
-        ignored = (*IGNORED, "lm_head.weight") if config.tie_word_embeddings else IGNORED
-        load_strict(model, reader, sources(config, reader.names()), ignore=ignored)
-    model.to(device).eval()
+        load_strict(model, reader, sources(config), ignore=ignored(config), device=device)
+    model.to(device).eval()  # what is not a weight: the rotary tables
     for module in model.backbone.modules():
         if isinstance(module, Linear):
             module.settle()
