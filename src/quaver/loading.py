@@ -60,7 +60,7 @@ def load(
     place = find_device(device)
     chosen = _recipe(recipe, place)
     folder = resolve(str(model))
-    orpheus = load_orpheus(folder.path, folder.name, chosen, place)
+    orpheus = load_orpheus(folder.path, folder.name, chosen, place, max_length or MAX_LENGTH)
     speech = orpheus.config.speech
     snac = load_codec(_codec_folder(folder.path, str(codec or speech.codec)), place)
     if snac.config.codebook_size != speech.tokens.codebook_size:
@@ -71,7 +71,7 @@ def load(
     engine = Engine(
         orpheus,
         slots=slots,
-        max_length=min(max_length or MAX_LENGTH, orpheus.max_positions),
+        max_length=orpheus.max_positions,
         kv_dtype=chosen.format(Role.KV).dtype,
         hidden_dtype=chosen.format(Role.BACKBONE).dtype,
         device=place,
@@ -103,9 +103,12 @@ def load_codec(folder: Path, device: torch.device) -> Snac:
     return snac.to(device).eval()
 
 
-def load_orpheus(folder: Path, name: str, recipe: Recipe, device: torch.device) -> Orpheus:
-    """The language model of a checkpoint folder."""
+def load_orpheus(
+    folder: Path, name: str, recipe: Recipe, device: torch.device, max_length: int = MAX_LENGTH
+) -> Orpheus:
+    """The language model of a checkpoint folder, with room for `max_length` positions."""
     config = OrpheusConfig.from_dict(read_json(folder / "config.json", "model configuration"), name)
+    config = config.shortened(max_length)
     with torch.device("meta"):
         model = Orpheus(config, recipe)
     with open_tensors(folder) as reader:

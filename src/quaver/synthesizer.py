@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -154,31 +155,35 @@ class SpeechSynthesizer:
         self, jobs: list[tuple[Job, float]], options: SpeechOptions, stats: StreamStats
     ) -> Generator[AudioChunk]:
         resumed = time.monotonic()
-        for samples in self._joined(jobs, options, stats):
-            stats.busy_seconds += time.monotonic() - resumed
-            stats.audio_seconds += len(samples) / self._codec.sample_rate
-            if stats.ttfa_seconds is None and first_audible(samples) is not None:
-                stats.ttfa_seconds = stats.busy_seconds
-            yield AudioChunk(samples, self._codec.sample_rate)
-            resumed = time.monotonic()
+        # Here and below, closing a stream closes what it is made of at once: waiting for the
+        # garbage collector would hold the engine's slot for as long as a traceback lives.
+        with closing(self._joined(jobs, options, stats)) as pieces:
+            for samples in pieces:
+                stats.busy_seconds += time.monotonic() - resumed
+                stats.audio_seconds += len(samples) / self._codec.sample_rate
+                if stats.ttfa_seconds is None and first_audible(samples) is not None:
+                    stats.ttfa_seconds = stats.busy_seconds
+                yield AudioChunk(samples, self._codec.sample_rate)
+                resumed = time.monotonic()
         stats.busy_seconds += time.monotonic() - resumed
 
     def _joined(
         self, jobs: list[tuple[Job, float]], options: SpeechOptions, stats: StreamStats
-    ) -> Iterator[NDArray[np.float32]]:
+    ) -> Generator[NDArray[np.float32]]:
         """Samples of all segments, without empty pieces."""
         joiner = SeamJoiner(self._codec.sample_rate)
         for job, pause in jobs:
             stats.segments += 1
             stats.prompt_tokens += len(job.prompt.tokens)
-            for samples in self._segment(job, options, stats):
-                yield from _some(joiner.push(samples))
+            with closing(self._segment(job, options, stats)) as pieces:
+                for samples in pieces:
+                    yield from _some(joiner.push(samples))
             yield from _some(joiner.end_segment(pause))
         yield from _some(joiner.finish())
 
     def _segment(
         self, job: Job, options: SpeechOptions, stats: StreamStats
-    ) -> Iterator[NDArray[np.float32]]:
+    ) -> Generator[NDArray[np.float32]]:
         frames = self._engine.submit(job)
         guard = SilenceGuard(self._codec.sample_rate)
         try:

@@ -400,7 +400,7 @@ def test_the_released_size_keeps_114688_bytes_a_token():
 def test_rotary_tables_are_real_though_weights_are_on_the_meta_device():
     model, _ = layout_3b(tied=True)
     assert model.backbone.rope.cos.device.type == "cpu"
-    assert model.backbone.rope.cos.shape == (131072, 64)
+    assert model.backbone.rope.cos.shape == (131072, 128)
 
 
 def test_the_config_of_older_transformers_says_the_same(tmp_path):

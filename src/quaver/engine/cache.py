@@ -66,19 +66,21 @@ class DecodeView:
     """The first `count` slots, one position each, none at or beyond `limit`."""
 
     def __init__(self, cache: KVCache, count: int, limit: int) -> None:
-        self._store = cache.store[:, :, :count, :, :limit]
+        store = cache.store[:, :, :count, :, :limit]
+        self._layers = [tuple(pair.unbind(0)) for pair in store.unbind(0)]
         self._lengths, self._active = cache.lengths[:count], cache.active[:count]
-        device = cache.store.device
-        self._rows = torch.arange(count, device=device)
+        device = store.device
+        self._rows = torch.arange(count, device=device)[:, None]
+        self._heads = torch.arange(store.shape[3], device=device)[None]
         self._columns = torch.arange(limit, device=device)
         self._look()
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        store = self._store[layer]
-        place = self.positions[:, 0]
-        store[0][self._rows, :, place] = k[:, :, 0].to(store.dtype)
-        store[1][self._rows, :, place] = v[:, :, 0].to(store.dtype)
-        return store[0], store[1], self._mask
+        keys, values = self._layers[layer]
+        place = (self._rows, self._heads, self.positions)
+        keys.index_put_(place, k[:, :, 0].to(keys.dtype))
+        values.index_put_(place, v[:, :, 0].to(values.dtype))
+        return keys, values, self._mask
 
     def advance(self) -> None:
         self._lengths += self._active

@@ -36,9 +36,8 @@ class Attention(nn.Module):
         """x [n, t, width] -> [n, t, width]. Without a store: causal over the t positions."""
         n, t, _ = x.shape
         heads = self.qkv(x).view(n, t, -1, self.head_dim).transpose(1, 2)
-        turned = rotate(heads[:, : self.heads + self.kv_heads], rope)
-        q, k = turned[:, : self.heads], turned[:, self.heads :]
-        v = heads[:, self.heads + self.kv_heads :]
+        qk, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
+        q, k = rotate(qk, rope).split((self.heads, self.kv_heads), dim=1)
         if store is None:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         else:

@@ -47,16 +47,19 @@ class RotaryEmbedding(nn.Module):
             frequencies = scaling.apply(frequencies)
         positions = torch.arange(max_positions, dtype=torch.float32, device="cpu")
         angles = torch.outer(positions, frequencies)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        # for both halves of a head; the first half's sine is negated, see `rotate`
+        cos, sin = angles.cos(), angles.sin()
+        self.register_buffer("cos", torch.cat((cos, cos), dim=-1), persistent=False)
+        self.register_buffer("sin", torch.cat((-sin, sin), dim=-1), persistent=False)
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """positions [n, t] -> cos and sin, each [n, 1, t, head_dim / 2]."""
+        """positions [n, t] -> cos and sin, each [n, 1, t, head_dim]."""
         return self.cos[positions][:, None], self.sin[positions][:, None]
 
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     """Turn x [n, heads, t, head_dim] by its positions, in fp32; returns the dtype of x."""
     cos, sin = rope
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    wide = x.float()
+    other = wide.roll(x.shape[-1] // 2, dims=-1)  # each number's partner in the other half
+    return torch.addcmul(wide * cos, other, sin).to(x.dtype)

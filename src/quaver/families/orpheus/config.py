@@ -6,7 +6,7 @@ A checkpoint with another tokenizer or codec says so under the key `orpheus`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from quaver.codecs.layout import CodeLayout
@@ -101,6 +101,12 @@ class OrpheusConfig:
                 f"vocab_size is {self.vocab_size}, but the code tokens end at {end}: this is not "
                 "an Orpheus checkpoint, or its config.json lacks the section 'orpheus'"
             )
+
+    def shortened(self, positions: int) -> OrpheusConfig:
+        """The same with room for at most `positions`: tables by position need no more."""
+        longest = min(positions, self.transformer.max_position_embeddings)
+        shape = replace(self.transformer, max_position_embeddings=longest)
+        return replace(self, transformer=shape)
 
     @classmethod
     def from_dict(cls, config: dict[str, Any], name: str = "") -> OrpheusConfig:

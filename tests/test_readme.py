@@ -1,0 +1,57 @@
+"""The README's commands and code run as they stand."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+NEEDS_A_HUB = ("canopylabs/", "HF_TOKEN")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    return [line for line in lines if not any(word in line for word in NEEDS_A_HUB)]
+
+
+def test_there_is_something_to_run():
+    assert len(commands()) >= 5
+    assert len(blocks("python")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", commands())
+def test_a_command_runs(line, tmp_path):
+    (tmp_path / "chapter.txt").write_text("It was late. Nobody spoke.", encoding="utf-8")
+    command, _, player = line.partition("|")
+    words = shlex.split(command)
+    assert words[0] == "quaver"
+    done = subprocess.run(
+        [sys.executable, "-m", "quaver.cli.main", *words[1:]],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    if player:
+        assert done.stdout.startswith(b"RIFF")
+    elif "--out" in words:
+        assert (tmp_path / words[words.index("--out") + 1]).stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(tmp_path):
+    code = blocks("python")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "samples at 24000" in done.stdout
+    assert (tmp_path / "hello.wav").stat().st_size > 10_000
