@@ -52,7 +52,7 @@ class TokenBank:
         self._first = torch.from_numpy(np.cumsum([0, *lengths[:-1]])).to(device)
         self._length = torch.from_numpy(lengths).to(device)
         self._speech = torch.tensor(starts, device=device)
-        self._plan: tuple[int, list[NDArray[np.int64]]] | None = None
+        self._plan: tuple[tuple[int, int], list[NDArray[np.int64]]] | None = None
 
     @property
     def tokens(self) -> int:
@@ -66,7 +66,7 @@ class TokenBank:
 
     def _epoch(self, epoch: int, batch_tokens: int, seed: int) -> list[NDArray[np.int64]]:
         """Batches of one epoch: neighbours in length, in random order."""
-        if self._plan is None or self._plan[0] != epoch:
+        if self._plan is None or self._plan[0] != (seed, epoch):
             # the number of batches must not depend on the epoch, so grouping is drawn once
             order = np.argsort(self._lengths, kind="stable")
             groups: list[NDArray[np.int64]] = []
@@ -78,7 +78,7 @@ class TokenBank:
                 group.append(i)
             groups.append(np.array(group))
             generator = np.random.default_rng((seed, epoch))
-            self._plan = epoch, [groups[i] for i in generator.permutation(len(groups))]
+            self._plan = (seed, epoch), [groups[i] for i in generator.permutation(len(groups))]
         return self._plan[1]
 
     def _gather(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

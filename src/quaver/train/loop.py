@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -108,7 +109,7 @@ def _resume(task: Task, path: Path) -> int:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         task.restore(saved["task"])
         return int(saved["step"])
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+    except (UnpicklingError, RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
         raise CheckpointError(
-            f"cannot resume from {path} ({str(error)[:200]}); delete it to start anew"
+            f"cannot resume from {path} ({type(error).__name__}); delete it to start anew"
         ) from None

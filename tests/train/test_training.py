@@ -1,0 +1,224 @@
+"""Training end to end on tones: data, codec, language model, resuming, and what goes wrong."""
+
+import functools
+import json
+import operator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import quaver
+from quaver.core.errors import CheckpointError, ConfigError
+from quaver.loading import load_codec
+from quaver.train.codec import CodecTask
+from quaver.train.config import Schedule, TrainConfig, read_config
+from quaver.train.data import read_shards
+from quaver.train.lm import IGNORE, LanguageModelTask, TokenBank
+from quaver.train.loop import Progress, run
+from quaver.train.losses import mel_filters
+
+CPU = torch.device("cpu")
+CONFIG = """
+[data]
+folder = "{folder}"
+voices = ["low", "high"]
+hours = 0.001
+[codec]
+hours = 0.001
+batch = 2
+crop_samples = 4096
+discrete_from = 2
+adversarial_from = 3
+[codec.schedule]
+steps = 4
+learning_rate = 1e-3
+warmup_steps = 1
+decay_steps = 2
+validate_every = 2
+save_every = 2
+[codec.model]
+sampling_rate = 24000
+encoder_dim = 4
+encoder_rates = [2, 4, 8, 8]
+decoder_dim = 32
+decoder_rates = [8, 8, 4, 2]
+codebook_size = 16
+codebook_dim = 8
+vq_strides = [4, 2, 1]
+[lm]
+batch_tokens = 1024
+dropout_codes = 0.1
+[lm.schedule]
+steps = 4
+learning_rate = 1e-3
+warmup_steps = 1
+decay_steps = 2
+validate_every = 2
+save_every = 2
+[lm.model]
+hidden_size = 32
+intermediate_size = 64
+num_hidden_layers = 1
+num_attention_heads = 2
+num_key_value_heads = 1
+head_dim = 16
+rms_norm_eps = 1e-5
+rope_theta = 10000.0
+max_position_embeddings = 512
+"""
+
+
+def write_tones(folder: Path) -> None:
+    """Two shards in the layout that `quaver train data` writes."""
+    folder.mkdir(parents=True)
+    time = np.arange(12000) / 24000
+    for shard in range(2):
+        rows, sounds = [], []
+        for index, (voice, pitch) in enumerate([("low", 110), ("high", 220)] * 4):
+            sound = 9000 * np.sin(2 * np.pi * pitch * time[: 6000 + 1000 * index])
+            sounds.append(sound.astype(np.int16))
+            rows.append({"text": f"Tone {index}.", "voice": voice, "samples": len(sound)})
+        (folder / f"shard-{shard:05d}.i16").write_bytes(np.concatenate(sounds).tobytes())
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"shard-{shard:05d}.jsonl").write_text(lines)
+
+
+@pytest.fixture
+def config(tmp_path) -> TrainConfig:
+    write_tones(tmp_path / "data")
+    path = tmp_path / "tiny.toml"
+    path.write_text(CONFIG.format(folder=tmp_path / "data"))
+    return read_config(path)
+
+
+@pytest.fixture
+def codec_folder(config, tmp_path) -> Path:
+    run(CodecTask(config.codec, config.data, CPU), config.codec.schedule, tmp_path / "codec")
+    return tmp_path / "codec" / "model"
+
+
+def lm_task(config: TrainConfig, codec: Path) -> LanguageModelTask:
+    return LanguageModelTask(config.lm, config.data, load_codec(codec, CPU), codec, CPU)
+
+
+def test_what_is_trained_loads_and_speaks(config, codec_folder, tmp_path):
+    assert run(lm_task(config, codec_folder), config.lm.schedule, tmp_path / "lm")
+    voice = quaver.load(tmp_path / "lm" / "model", device="cpu")
+    assert voice.info()["voices"] == ["low", "high"]
+    assert len(voice.generate("Tone.", voice="high", seed=1).samples)
+
+
+def test_a_killed_run_goes_on_where_it_was_saved(config, tmp_path):
+    def kill_at_three(progress: Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "codec"
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            CodecTask(config.codec, config.data, CPU),
+            config.codec.schedule,
+            out,
+            report=kill_at_three,
+            report_every=1,
+        )
+    seen: list[int] = []
+    task = CodecTask(config.codec, config.data, CPU)
+    done = run(
+        task, config.codec.schedule, out, report=lambda p: seen.append(p.step), report_every=1
+    )
+    assert done
+    assert seen[0] == 3  # saved at 2
+    assert load_codec(out / "model", CPU).config.codebook_size == 16
+
+
+def test_resuming_changes_nothing_of_a_language_model(config, codec_folder, tmp_path):
+    schedule = config.lm.schedule
+    run(lm_task(config, codec_folder), schedule, tmp_path / "whole")
+    run(lm_task(config, codec_folder), replace(schedule, save_every=1), tmp_path / "cut", minutes=0)
+    run(lm_task(config, codec_folder), schedule, tmp_path / "cut")
+    whole, cut = (
+        (tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "cut")
+    )
+    assert whole == cut
+
+
+def test_time_is_kept_and_the_model_is_written_all_the_same(config, tmp_path):
+    task = CodecTask(config.codec, config.data, CPU)
+    assert not run(task, config.codec.schedule, tmp_path / "codec", minutes=0)
+    assert (tmp_path / "codec" / "model" / "model.safetensors").exists()
+
+
+def test_a_damaged_save_is_told(config, tmp_path):
+    out = tmp_path / "codec"
+    out.mkdir()
+    (out / "state.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match="delete it to start anew"):
+        run(CodecTask(config.codec, config.data, CPU), config.codec.schedule, out)
+
+
+def test_missing_and_damaged_data_are_told(tmp_path):
+    with pytest.raises(ConfigError, match="quaver train data"):
+        read_shards(tmp_path, 1.0, 24000)
+    write_tones(tmp_path / "data")
+    sound = tmp_path / "data" / "shard-00001.i16"
+    sound.write_bytes(sound.read_bytes()[:-2])
+    with pytest.raises(ConfigError, match="delete both"):
+        read_shards(tmp_path / "data", 1.0, 24000)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batch = 2", "batches = 2", "unknown keys .'batches'"),
+        ("batch = 2", 'batch = "two"', "codec.batch is 'two'"),
+        ("batch = 2", "batch = true", "type int is needed"),
+        ("[codec.schedule]\nsteps = 4", "[codec.schedule]", "steps"),
+        ("[data]", "[data", "not valid TOML"),
+    ],
+)
+def test_a_wrong_configuration_is_told(tmp_path, old, new, message):
+    path = tmp_path / "wrong.toml"
+    path.write_text(CONFIG.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=message):
+        read_config(path)
+
+
+def test_an_epoch_has_every_sequence_once_and_repeats_by_seed():
+    sequences = [np.full(5 + i, i, np.int32) for i in range(40)]
+    bank = TokenBank(sequences, [2] * 40, CPU)
+
+    def epoch(first: int, seed: int) -> list[list[int]]:
+        batches = (bank.batch(first + step, 512, seed) for step in range(count))
+        return [inputs[:, 0].tolist() for inputs, _ in batches]
+
+    count = len(bank._epoch(0, 512, 0))
+    assert count > 2
+    assert sorted(functools.reduce(operator.iadd, epoch(0, 7), [])) == list(range(40))
+    assert epoch(0, 7) == epoch(0, 7)
+    assert epoch(0, 7) != epoch(count, 7)
+    assert epoch(0, 7) != epoch(0, 8)
+
+
+def test_only_speech_is_learnt():
+    bank = TokenBank([np.arange(10, 20, dtype=np.int32)], [4], CPU)
+    inputs, targets = bank.batch(0, 512, 0)
+    assert inputs[0, :10].tolist() == list(range(10, 20))
+    assert targets[0, :9].tolist() == [IGNORE] * 3 + list(range(14, 20))
+    assert set(targets[0, 9:].tolist()) == {IGNORE}
+
+
+def test_the_rate_rises_stays_and_falls():
+    schedule = Schedule(steps=10, learning_rate=1.0, warmup_steps=2, decay_steps=4)
+    assert [schedule.rate(step) for step in (0, 1, 5, 8, 9)] == [0.5, 1.0, 1.0, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(("n_fft", "bands"), [(32, 5), (512, 80), (2048, 320)])
+def test_mel_filters_see_the_whole_spectrum(n_fft, bands):
+    filters = mel_filters(24000, n_fft, bands)
+    assert filters.shape == (bands, n_fft // 2 + 1)
+    assert bool((filters.sum(dim=0) > 0).all())
+    assert filters[0, 0] == filters[-1, -1] == 1.0
