@@ -26,6 +26,7 @@ from quaver.nn.linear import Linear
 from quaver.precision import Recipe, Role, default_recipe, find_recipe
 from quaver.synthesizer import SpeechSynthesizer
 
+SMALL_MODEL = 100_000_000  # parameters
 MAX_LENGTH = 4096  # positions kept a stream unless asked otherwise: 45 s of Orpheus's speech
 
 
@@ -89,6 +90,17 @@ def load(
     }
     family = OrpheusPrompts(speech, read_tokenizer(folder.path / "tokenizer.json"))
     return SpeechSynthesizer(family, engine, snac, read_sampling(folder.path), facts)
+
+
+def use_fitting_threads(parameters: int) -> None:
+    """Let torch use one CPU thread for a small model, all cores for a large one.
+
+    This is the process's setting, so programs call it and `load` does not. The matrices of a small
+    model are too short to share: two threads gain nothing, and when anything else wants a core
+    they spin for each other and take up to ten times as long.
+    """
+    if parameters < SMALL_MODEL:
+        torch.set_num_threads(1)
 
 
 def load_codec(folder: Path, device: torch.device) -> Snac:

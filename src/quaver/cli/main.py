@@ -5,7 +5,6 @@ Exit status: 0 fine; 1 a gate or check failed; 2 the user's mistake, told in one
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -49,9 +48,6 @@ def _options(
 
 def main() -> None:
     """Entry point of the `quaver` command."""
-    # Threads that wait for each other by spinning take ten times as long as soon as anything else
-    # wants a core. OpenMP reads this when torch is imported, which no verb has done yet.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     raise SystemExit(run(sys.argv[1:] or ["--help"]))
 
 

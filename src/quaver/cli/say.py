@@ -167,11 +167,12 @@ def _speak(
     started = time.monotonic()
     with Console(stderr=True).status("") as line:  # shows nothing unless stderr is a terminal
         line.update(f"loading {place['model']}")
-        from quaver.loading import load
+        from quaver.loading import load, use_fitting_threads
 
         synthesizer = load(**place)
         load_seconds = time.monotonic() - started
         info = synthesizer.info()
+        use_fitting_threads(info["parameters"])
         if options["reference"] is None:
             voice = voice or next(iter(info["voices"]), None)
         stream = synthesizer.stream(words, voice=voice, **options)
