@@ -18,7 +18,9 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
-    return [line for line in lines if not any(word in line for word in NEEDS_A_HUB)]
+    return [
+        line for line in lines if line.strip() and not any(word in line for word in NEEDS_A_HUB)
+    ]
 
 
 def test_there_is_something_to_run():
