@@ -14,9 +14,7 @@ import argparse
 import multiprocessing
 import os
 import random
-import subprocess
 import sys
-import wave
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -28,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.bench.machine import write_result
-from quaver.core.errors import InputError, QuaverError, UnsupportedError
+from quaver.core.errors import InputError, QuaverError
 from quaver.quality.metrics.speaker import SpeakerClassifier
 from quaver.quality.metrics.wer import WordErrorRate
 from quaver.quality.panel import PLAIN_SENTENCES
+from quaver.train.synthesis import speak
 from quaver.train.texts import sentences as training_sentences
 
 TRUNCATED = 0.6  # of the source's spoken duration
@@ -77,17 +76,8 @@ def flite(text: str, voice: str, seed: int) -> Spoken:
     Raises UnsupportedError if it is missing or fails.
     """
     with TemporaryDirectory() as scratch:
-        path = Path(scratch) / "speech.wav"
-        command = ["flite", "-voice", voice, "-t", text, "-o", str(path)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except FileNotFoundError as error:
-            raise UnsupportedError("flite is missing; on Debian: apt-get install flite") from error
-        if done.returncode or not path.exists():
-            raise UnsupportedError(f"flite failed for voice {voice}: {done.stderr.strip()[:200]}")
-        with wave.open(str(path)) as file:
-            samples = np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16)
-            return Spoken(samples.astype(np.float32) / 32768.0, file.getframerate())
+        samples, rate = speak(text, voice, Path(scratch) / "speech.wav")
+        return Spoken(samples.astype(np.float32) / 32768.0, rate)
 
 
 def quaver_synthesizer(model: str) -> Synthesizer:

@@ -26,6 +26,7 @@ from quaver.core.errors import ConfigError, UnsupportedError
 from quaver.train.config import DataConfig
 from quaver.train.texts import utterances
 
+NO_FLITE = "flite is not installed; on Debian: apt-get install flite"
 _AUDIBLE = 10 ** (-45 / 20)  # of full scale; flite's own pauses lie far below
 
 
@@ -37,7 +38,7 @@ def make_dataset(
     `progress` is called with the hours made so far.
     """
     if shutil.which("flite") is None:
-        raise UnsupportedError("flite is not installed; on Debian: apt-get install flite")
+        raise UnsupportedError(NO_FLITE)
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, config)
@@ -96,7 +97,10 @@ def _speak_shard(config: DataConfig, shard: int) -> Iterator[tuple[str, str, NDA
 def speak(text: str, voice: str, scratch: Path) -> tuple[NDArray[np.int16], int]:
     """flite's own samples [n] and their rate; `scratch` is overwritten."""
     command = ["flite", "-voice", voice, "-t", text, "-o", str(scratch)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UnsupportedError(NO_FLITE) from None
     if done.returncode:
         raise UnsupportedError(f"flite failed for voice {voice}: {done.stderr.strip()[:200]}")
     with wave.open(str(scratch)) as file:
