@@ -1,8 +1,10 @@
 """Training end to end on tones: data, codec, language model, resuming, and what goes wrong."""
 
+import copy
 import functools
 import json
 import operator
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import torch
 import quaver
 from quaver.core.errors import CheckpointError, ConfigError
 from quaver.loading import load_codec
+from quaver.nn.transformer import Transformer, TransformerConfig
+from quaver.precision import Role, find_recipe
 from quaver.train.codec import CodecTask
 from quaver.train.config import Schedule, TrainConfig, read_config
 from quaver.train.data import read_shards
@@ -201,6 +205,25 @@ def test_an_epoch_has_every_sequence_once_and_repeats_by_seed():
     assert epoch(0, 7) == epoch(0, 7)
     assert epoch(0, 7) != epoch(count, 7)
     assert epoch(0, 7) != epoch(0, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_layer_takes_batches_of_any_shape():
+    shape = TransformerConfig(32, 64, 1, 6, 2, 16, 1e-5, 1e4, None, 512)
+    torch.manual_seed(0)
+    eager = Transformer(shape, Role.BACKBONE, find_recipe("fp32"))
+    for parameter in eager.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    compiled = copy.deepcopy(eager)
+    compiled.layers[0].compile(dynamic=True)
+    for batch, length in ((3, 64), (2, 128), (5, 32)):
+        x = torch.randn(batch, length, 32)
+        for model in (eager, compiled):
+            model.zero_grad()
+            model(x).square().sum().backward()
+        for theirs, ours in zip(eager.parameters(), compiled.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-3)
 
 
 def test_only_speech_is_learnt():

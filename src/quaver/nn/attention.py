@@ -39,6 +39,8 @@ class Attention(nn.Module):
         qk, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
         q, k = rotate(qk, rope).split((self.heads, self.kv_heads), dim=1)
         if store is None:
+            # whole copies: compiled backwards bake the strides of views into dynamic shapes
+            q, k = q.contiguous(), k.contiguous()
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         else:
             y = self._attend(q, *store.update(layer, k, v))
