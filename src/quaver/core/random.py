@@ -34,7 +34,8 @@ def stream_key(seed: Tensor, stream: Tensor | int) -> Tensor:
 
 def uniform(key: Tensor, position: Tensor) -> Tensor:
     """float32 in (0, 1), never the ends, at int64 positions; shapes broadcast."""
-    bits = _mix((key + position * _GOLDEN) & _MASK)
+    # masked before it is multiplied as well, or compilers fold both into one overflowing index
+    bits = _mix((key + (position & _MASK) * _GOLDEN) & _MASK)
     # 23 bits: with one more, adding the half would round the largest up to 1
     return ((bits >> 9).float() + 0.5) * 2.0**-23
 

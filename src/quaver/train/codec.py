@@ -44,10 +44,15 @@ class CodecTask:
         for book in self._snac.quantizer.books:
             book.codebook.requires_grad_(False)
         self._optimisers = [
-            torch.optim.AdamW(model.parameters(), betas=(0.8, 0.99), weight_decay=0.0)
+            torch.optim.AdamW(
+                model.parameters(), betas=(0.8, 0.99), weight_decay=0.0, fused=device.type == "cuda"
+            )
             for model in (self._snac, self._critics)
         ]
         self._averages = [CodebookAverage(book) for book in self._snac.quantizer.books]
+        if config.compile and device.type == "cuda":
+            for part in (self._snac.encoder, self._snac.decoder, self._mel, self._critics):
+                part.compile()
 
     def step(self, step: int, rate: float) -> dict[str, Tensor]:
         for optimiser in self._optimisers:
@@ -76,9 +81,10 @@ class CodecTask:
     @torch.no_grad()
     def validate(self) -> Losses:
         wanted = self._crops(self._held_out, 0, VALIDATION_CLIPS)
-        frames = self._snac.encode_batch(wanted)
-        made = self._snac.decode_batch(frames)
-        losses = {"mel": float(self._mel(made, wanted))}
+        with torch.compiler.set_stance("force_eager"):  # not worth compiling for these shapes
+            frames = self._snac.encode_batch(wanted)
+            made = self._snac.decode_batch(frames)
+            losses = {"mel": float(self._mel(made, wanted))}
         for book, codes in enumerate(self._snac.layout.to_codebooks(frames)):
             share = codes.flatten().bincount(minlength=self._snac_config.codebook_size).float()
             share = share / share.sum()

@@ -63,6 +63,7 @@ class CodecConfig:
     weight_adversarial: float = 1.0
     weight_features: float = 2.0
     weight_quantisation: float = 1.0
+    compile: bool = True  # on a GPU: a minute and a half once, then steps take two thirds
     seed: int = 0
 
 
