@@ -21,6 +21,7 @@ ALLOWED = {
     "core": set(),
     "precision": {"core"},
     "nn": {"precision", "core"},
+    "quant": {"nn", "precision", "core"},
     "audio": {"core"},
     "checkpoints": {"precision", "core"},
     "codecs": {"nn", "precision", "core"},

@@ -24,6 +24,7 @@ from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.families.orpheus.weights import ignored, sources
 from quaver.nn.linear import Linear
 from quaver.precision import Recipe, Role, default_recipe, find_recipe
+from quaver.quant.apply import quantise
 from quaver.synthesizer import SpeechSynthesizer
 
 SMALL_MODEL = 100_000_000  # parameters
@@ -84,8 +85,9 @@ def load(
         "recipe": str(chosen),
         "formats": chosen.as_dict(),
         "device": str(place),
-        "parameters": sum(w.numel() for w in weights),
+        "parameters": orpheus.parameter_count + sum(w.numel() for w in snac.parameters()),
         "bytes": sum(w.nbytes for w in weights),
+        "step_bytes": orpheus.step_bytes,
         "cache_bytes": engine.cache_bytes,
     }
     family = OrpheusPrompts(speech, read_tokenizer(folder.path / "tokenizer.json"))
@@ -126,6 +128,7 @@ def load_orpheus(
     with open_tensors(folder) as reader:
         load_strict(model, reader, sources(config), ignore=ignored(config), device=device)
     model.to(device).eval()  # what is not a weight: the rotary tables
+    quantise(model, recipe)
     for module in model.backbone.modules():
         if isinstance(module, Linear):
             module.settle()

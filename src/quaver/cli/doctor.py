@@ -16,9 +16,6 @@ import typer
 from quaver.cli.output import print_json, table_console
 
 NEEDED = ("numpy", "torch", "safetensors", "tokenizers", "huggingface_hub", "av")
-CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
-CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # any of them multiplies bf16
-CUDA_BF16 = 8  # the first compute capability that does
 EXTRAS = {"quality": ("jiwer", "pocketsphinx"), "train": ("scipy",)}
 PROGRAMS = {"train": ("flite",)}
 
@@ -92,12 +89,15 @@ def _broken(module: str) -> str | None:
 
 def _cpu() -> dict[str, Any]:
     facts = _colon_file(Path("/proc/cpuinfo"))
+    from quaver.precision.devices import CPU_FLAGS
+
+    known = sorted(set().union(*CPU_FLAGS.values()))
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
     affinity = getattr(os, "sched_getaffinity", None)  # what a container may use; on Linux only
     return {
         "name": facts.get("model name") or platform.processor() or platform.machine(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "flags": [flag for flag in CPU_FLAGS if flag in flags],
+        "flags": [flag for flag in known if flag in flags],
     }
 
 
@@ -171,25 +171,18 @@ def _hub() -> dict[str, bool]:
 
 
 def _recipes(report: Report) -> dict[str, dict[str, str]]:
-    """Recipe -> device -> `runs`, `slower: why` or `no: why`."""
-    from quaver.precision import RECIPES, Format
+    """Recipe -> device -> how it runs there, and why not natively."""
+    from quaver.precision import RECIPES
+    from quaver.precision.devices import DeviceKind, recipe_support
 
-    found = {}
-    for name, recipe in RECIPES.items():
-        narrow = Format.BF16.value in recipe.as_dict().values()
-        slow = narrow and not CPU_BF16.intersection(report.cpu["flags"])
-        why = "slower: this CPU does not multiply bf16, fp32 is faster" if slow else "runs"
-        found[name] = {"cpu": why, "cuda": _on_cuda(report.cuda, narrow)}
-    return found
-
-
-def _on_cuda(devices: list[dict[str, Any]], narrow: bool) -> str:
-    if not devices:
-        return "no: there is no CUDA device"
-    oldest = min(float(device["compute_capability"]) for device in devices)
-    if narrow and oldest < CUDA_BF16:
-        return f"slower: bf16 is emulated below compute capability {CUDA_BF16}.0"
-    return "runs"
+    devices = {"cpu": DeviceKind.cpu(report.cpu["flags"])}
+    for number, device in enumerate(report.cuda):
+        major, minor = device["compute_capability"].split(".")
+        devices[f"cuda:{number}"] = DeviceKind.cuda((int(major), int(minor)))
+    return {
+        name: {place: str(recipe_support(recipe, kind)) for place, kind in devices.items()}
+        for name, recipe in RECIPES.items()
+    }
 
 
 def _verdict(report: Report) -> str:

@@ -13,14 +13,29 @@ from quaver.precision import Recipe, Role
 
 
 class Linear(nn.Module):
-    """y = x W^T (+ b), with W of shape [out, in] in the format that the recipe gives its role."""
+    """y = x W^T (+ b), with W of shape [out, in] in the dtype that the recipe gives its role.
+
+    Where the recipe keeps weights in fewer bits, `quaver.quant` puts a layer of its own in place of
+    this one once it is loaded: same methods, same inputs and outputs.
+    """
 
     def __init__(
-        self, in_features: int, out_features: int, dtype: torch.dtype, bias: bool = False
+        self,
+        in_features: int,
+        out_features: int,
+        dtype: torch.dtype,
+        bias: bool = False,
+        role: Role = Role.BACKBONE,
     ) -> None:
         super().__init__()
+        self.role = role
         self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype)) if bias else None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What inputs must be in, outside of autocast."""
+        return self.weight.dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out], in the dtype of x under autocast or of the weight."""
@@ -45,7 +60,7 @@ def linear(
     in_features: int, out_features: int, role: Role, recipe: Recipe, bias: bool = False
 ) -> Linear:
     """A linear layer in the precision of `role` under `recipe`; its weights are uninitialised."""
-    return Linear(in_features, out_features, recipe.format(role).dtype, bias)
+    return Linear(in_features, out_features, recipe.format(role).dtype, bias, role)
 
 
 def embedding(count: int, width: int, recipe: Recipe) -> nn.Embedding:

@@ -1,4 +1,4 @@
-"""What precision each part of a model has, as data: roles, formats and recipes."""
+"""What precision each part of a model has, as data: roles, formats, recipes, and devices."""
 
 from quaver.precision.recipe import RECIPES, Recipe, default_recipe, find_recipe
 from quaver.precision.roles import Format, Role

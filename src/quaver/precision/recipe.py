@@ -1,5 +1,8 @@
 """A recipe: a frozen, named map from role to format.
 
+Written `int8`, or with overrides `int8,head=int8,kv=fp32,*.down=bf16`: a key is a role, or a
+pattern of layer names (one has a dot or a star in it). A recipe prints as what it is read from.
+
 Norms, softmax, rotary embedding, sampling and the final waveform are not roles: they are fp32
 whatever the recipe says.
 """
@@ -7,6 +10,7 @@ whatever the recipe says.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from quaver.core.errors import InputError
@@ -15,38 +19,99 @@ from quaver.precision.roles import Format, Role
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Formats by role. Roles that are not named have the format `default`."""
+    """Formats by role. Roles that are not named have the format `default`, the codec fp32.
+
+    `layers` are pairs of a pattern of layer names and a format; the last that matches counts.
+    Raises InputError for a format that its role or layer cannot have.
+    """
 
     name: str
     default: Format
     formats: tuple[tuple[Role, Format], ...] = ()
+    layers: tuple[tuple[str, Format], ...] = ()
+
+    def __post_init__(self) -> None:
+        for role in Role:
+            if (chosen := self.format(role)) not in role.allowed:
+                raise InputError(
+                    f"recipe '{self.name}' gives {role} the format {chosen}; "
+                    f"allowed are {', '.join(sorted(role.allowed))}"
+                )
+        own = self.format(Role.BACKBONE).dtype if self.layers else None
+        for pattern, chosen in self.layers:
+            if chosen.dtype != own:
+                raise InputError(
+                    f"recipe '{self.name}' multiplies {pattern} as {chosen}, its neighbours as "
+                    f"{str(own).removeprefix('torch.')}; give layers formats multiplied alike"
+                )
 
     def format(self, role: Role) -> Format:
-        return dict(self.formats).get(role, self.default)
+        default = Format.FP32 if role is Role.CODEC else self.default
+        return dict(self.formats).get(role, default)
+
+    def layer_format(self, name: str, role: Role) -> Format:
+        """The format of the layer called `name`, such as `backbone.layers.3.mlp.down`."""
+        for pattern, chosen in reversed(self.layers):
+            if fnmatchcase(name, pattern):
+                return chosen
+        return self.format(role)
 
     def as_dict(self) -> dict[str, str]:
-        return {role.value: self.format(role).value for role in Role}
+        """Formats by role and by layer pattern, for reports."""
+        roles = {role.value: self.format(role).value for role in Role}
+        return roles | {pattern: chosen.value for pattern, chosen in self.layers}
 
     def __str__(self) -> str:
         return self.name
 
 
-# The codec stays fp32 under bf16: it is a few percent of the work, and its error is heard directly.
-RECIPES = MappingProxyType(
-    {
-        "fp32": Recipe("fp32", Format.FP32),
-        "bf16": Recipe("bf16", Format.BF16, ((Role.CODEC, Format.FP32),)),
-    }
-)
+def _named(chosen: Format) -> Recipe:
+    """All of it in a dense format, or quantised layers between an embedding and a head in bf16."""
+    if chosen.quantised:
+        return Recipe(chosen.value, Format.BF16, ((Role.BACKBONE, chosen),))
+    return Recipe(chosen.value, chosen)
 
 
-def find_recipe(name: str) -> Recipe:
-    """The recipe called `name`, or an InputError that lists them."""
+RECIPES = MappingProxyType({chosen.value: _named(chosen) for chosen in Format})
+
+
+def find_recipe(text: str) -> Recipe:
+    """The recipe written `text`. InputError says what is allowed."""
+    name, *overrides = (part.strip() for part in text.split(","))
     if name not in RECIPES:
         raise InputError(f"unknown recipe '{name}'; allowed are {', '.join(RECIPES)}")
-    return RECIPES[name]
+    base = RECIPES[name]
+    if not overrides:
+        return base
+    formats, layers = dict(base.formats), dict(base.layers)
+    for override in overrides:
+        key, equals, value = (part.strip() for part in override.partition("="))
+        chosen = _format(value, override) if equals else None
+        if chosen is not None and key in list(Role):
+            formats[Role(key)] = chosen
+        elif chosen is not None and ("." in key or "*" in key):
+            layers[key] = chosen
+        else:
+            raise InputError(
+                f"'{override}' in recipe '{text}' is no override; give ROLE=FORMAT or "
+                f"LAYERS=FORMAT, a role of {', '.join(Role)} or a pattern such as *.down"
+            )
+    changed = [
+        (role, formats[role])
+        for role in Role
+        if role in formats and formats[role] != base.format(role)
+    ]
+    given = [f"{key}={chosen}" for key, chosen in (*changed, *layers.items())]
+    kept = dict(base.formats) | dict(changed)  # one order, so that equal recipes are equal
+    return Recipe(",".join([name, *given]), base.default, tuple(kept.items()), (*layers.items(),))
 
 
 def default_recipe(device_type: str) -> Recipe:
     """bf16 on an accelerator; fp32 on CPUs, few of which multiply bf16 faster."""
     return RECIPES["bf16" if device_type == "cuda" else "fp32"]
+
+
+def _format(value: str, override: str) -> Format:
+    if value not in list(Format):
+        raise InputError(f"unknown format in '{override}'; allowed are {', '.join(Format)}")
+    return Format(value)

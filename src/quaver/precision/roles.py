@@ -9,6 +9,34 @@ if TYPE_CHECKING:
     import torch
 
 
+class Format(StrEnum):
+    """How the numbers of one role are kept and multiplied."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    # Weights in eight or four bits, multiplied as bf16.
+    FP8_WEIGHT = "fp8-weight"
+    FP8_E5M2 = "fp8-e5m2"
+    INT8 = "int8"
+    NF4 = "nf4"
+
+    @property
+    def quantised(self) -> bool:
+        """Whether weights are kept as small integers or floats with scales."""
+        return self not in _DENSE
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch dtype in which this format is multiplied and its activations are kept."""
+        import torch
+
+        return {Format.FP32: torch.float32, Format.FP16: torch.float16}.get(self, torch.bfloat16)
+
+
+_DENSE = frozenset({Format.FP32, Format.BF16, Format.FP16})
+
+
 class Role(StrEnum):
     """A part of a model that can have a precision of its own."""
 
@@ -18,16 +46,10 @@ class Role(StrEnum):
     KV = "kv"
     CODEC = "codec"
 
-
-class Format(StrEnum):
-    """How the numbers of one role are kept and multiplied."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-
     @property
-    def dtype(self) -> torch.dtype:
-        """The torch dtype in which this format is stored."""
-        import torch
-
-        return {Format.FP32: torch.float32, Format.BF16: torch.bfloat16}[self]
+    def allowed(self) -> frozenset[Format]:
+        """Formats that this role can have."""
+        if self in (Role.BACKBONE, Role.HEAD):
+            return frozenset(Format)
+        # a codec's error is heard directly, and it is a few percent of the work
+        return frozenset({Format.FP32}) if self is Role.CODEC else _DENSE

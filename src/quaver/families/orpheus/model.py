@@ -36,6 +36,8 @@ class Orpheus(nn.Module):
         if config.tie_word_embeddings:
             self.head.weight = cast("nn.Parameter", self.embed.weight)
         self._dtype = recipe.format(Role.BACKBONE).dtype
+        # counted now: quantised layers will keep several weights in one number
+        self.parameter_count = sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def choices(self) -> tuple[int, ...]:
@@ -56,13 +58,20 @@ class Orpheus(nn.Module):
         return self.layout.codes_per_frame
 
     @property
+    def step_bytes(self) -> int:
+        """Bytes of weights that one token reads: the backbone, and the head's legal rows."""
+        head = sum(weight.nbytes for weight in self.head.parameters())
+        legal = head * self.layout.codebook_size // self.config.vocab_size
+        return sum(weight.nbytes for weight in self.backbone.parameters()) + legal
+
+    @property
     def cache_spec(self) -> CacheSpec:
         shape = self.config.transformer
         return CacheSpec(shape.num_hidden_layers, shape.num_key_value_heads, shape.head_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens [n, t] -> logits [n, t, vocab] over the whole vocabulary, fp32."""
-        logits: Tensor = self.head(self.hidden(tokens).to(self.head.weight.dtype))
+        logits: Tensor = self.head(self.hidden(tokens).to(self.head.dtype))
         return logits.float()
 
     def hidden(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:
@@ -94,7 +103,7 @@ class Orpheus(nn.Module):
     def logits(self, hidden: Tensor, position: int) -> Tensor:
         """Hidden states [n, width] -> fp32 logits [n, choices] of what is legal at `position`."""
         first = self.layout.first(position)
-        hidden = hidden.to(self.head.weight.dtype)
+        hidden = hidden.to(self.head.dtype)
         logits = self.head.rows(hidden, first, first + self.layout.codebook_size)
         if position == 0:
             stop = self.config.speech.tokens.end_of_speech

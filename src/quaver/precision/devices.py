@@ -1,0 +1,89 @@
+"""What each kind of device does with each format, as data: natively, or how else, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from quaver.precision.recipe import Recipe
+from quaver.precision.roles import Format, Role
+
+# Any of a set lets a CPU multiply the format. Names as in /proc/cpuinfo, x86 and Arm.
+CPU_FLAGS = {
+    Format.BF16: frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
+    Format.FP16: frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
+    Format.INT8: frozenset({"avx2", "avx512f", "asimd"}),
+}
+CUDA_BF16 = (8, 0)  # the first compute capability that multiplies bf16
+
+
+class State(StrEnum):
+    """How a device runs a format, best first."""
+
+    NATIVE = "native"
+    STORAGE = "storage only"  # kept small, unpacked for each product
+    EMULATED = "emulated"  # same results, no smaller and no faster
+    NO = "no"
+
+
+_ORDER = list(State)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """A state, and for all but native ones the reason."""
+
+    state: State
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.reason}" if self.reason else str(self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKind:
+    """What is known of a device: its type, a CPU's flags, a GPU's compute capability."""
+
+    type: str
+    flags: frozenset[str] = frozenset()
+    capability: tuple[int, int] | None = None
+
+    @classmethod
+    def cpu(cls, flags: Iterable[str]) -> Self:
+        return cls("cpu", frozenset(flags))
+
+    @classmethod
+    def cuda(cls, capability: tuple[int, int]) -> Self:
+        return cls("cuda", capability=capability)
+
+
+def support(chosen: Format, device: DeviceKind) -> Support:
+    """How `device` runs `chosen`."""
+    if chosen is Format.FP32:
+        return Support(State.NATIVE)
+    return _on_cpu(chosen, device) if device.type == "cpu" else _on_cuda(chosen, device)
+
+
+def recipe_support(recipe: Recipe, device: DeviceKind) -> Support:
+    """The worst of a recipe's formats."""
+    formats = {recipe.format(role) for role in Role} | {chosen for _, chosen in recipe.layers}
+    found = [support(chosen, device) for chosen in sorted(formats)]
+    return max(found, key=lambda each: _ORDER.index(each.state))
+
+
+def _on_cpu(chosen: Format, device: DeviceKind) -> Support:
+    if chosen in CPU_FLAGS:
+        if CPU_FLAGS[chosen] & device.flags:
+            return Support(State.NATIVE)
+        return Support(State.EMULATED, f"this CPU does not multiply {chosen}; fp32 is faster")
+    return Support(State.EMULATED, f"{chosen} weights are unpacked to bf16 when they are loaded")
+
+
+def _on_cuda(chosen: Format, device: DeviceKind) -> Support:
+    if chosen.quantised:
+        return Support(State.STORAGE, f"{chosen} weights are unpacked for each product: slower")
+    if chosen is Format.BF16 and (device.capability or (0, 0)) < CUDA_BF16:
+        return Support(State.EMULATED, "bf16 needs compute capability 8.0; fp16 is faster")
+    return Support(State.NATIVE)
