@@ -22,6 +22,7 @@ TESTS = (
     "tests/codecs",
     "tests/families",
     "tests/engine",
+    "tests/quant",
     "tests/test_synthesizer.py",
     "tests/test_golden.py",
 )

@@ -24,6 +24,8 @@ from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.families.orpheus.weights import ignored, sources
 from quaver.nn.linear import Linear
 from quaver.precision import Recipe, Role, default_recipe, find_recipe
+from quaver.precision.auto import AUTO, choose
+from quaver.precision.devices import DeviceKind, free_memory
 from quaver.quant.apply import quantise
 from quaver.synthesizer import SpeechSynthesizer
 
@@ -54,14 +56,15 @@ def load(
     """Load a model, ready to speak.
 
     model: `nano` (bundled), a checkpoint folder, or a hub id, with `@revision` if wanted.
-    recipe: a name or a `Recipe`; None picks by device.
+    recipe: written as in docs/precision.md, or a `Recipe`; `auto` takes the fastest that the device
+        has room for; None takes bf16 on a GPU and fp32 on a CPU.
     device: `cpu`, `cuda` or `cuda:N`; None takes a GPU where there is one.
     codec: folder or hub id of the codec; None takes the one that the checkpoint names.
     slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
     """
     place = find_device(device)
-    chosen = _recipe(recipe, place)
     folder = resolve(str(model))
+    chosen, reason = _recipe(recipe, place, folder.path)
     orpheus = load_orpheus(folder.path, folder.name, chosen, place, max_length or MAX_LENGTH)
     speech = orpheus.config.speech
     snac = load_codec(_codec_folder(folder.path, str(codec or speech.codec)), place)
@@ -83,6 +86,7 @@ def load(
         "model": folder.name,
         "revision": folder.revision,
         "recipe": str(chosen),
+        "recipe_reason": reason,
         "formats": chosen.as_dict(),
         "device": str(place),
         "parameters": orpheus.parameter_count + sum(w.numel() for w in snac.parameters()),
@@ -125,10 +129,12 @@ def load_orpheus(
     config = config.shortened(max_length)
     with torch.device("meta"):
         model = Orpheus(config, recipe)
+    # a device may have room for the quantised layers only, so those are made on the CPU
+    first = torch.device("cpu") if recipe.quantises else device
     with open_tensors(folder) as reader:
-        load_strict(model, reader, sources(config), ignore=ignored(config), device=device)
-    model.to(device).eval()  # what is not a weight: the rotary tables
-    quantise(model, recipe)
+        load_strict(model, reader, sources(config), ignore=ignored(config), device=first)
+    quantise(model, recipe, device.type)
+    model.to(device).eval()  # all, or what is not a weight: the rotary tables
     for module in model.backbone.modules():
         if isinstance(module, Linear):
             module.settle()
@@ -161,10 +167,31 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def _recipe(recipe: str | Recipe | None, device: torch.device) -> Recipe:
-    if recipe is None:
-        return default_recipe(device.type)
-    return recipe if isinstance(recipe, Recipe) else find_recipe(recipe)
+def _recipe(
+    recipe: str | Recipe | None, device: torch.device, folder: Path
+) -> tuple[Recipe, str | None]:
+    """The recipe, and why if we chose it."""
+    if isinstance(recipe, Recipe):
+        return recipe, None
+    if recipe == AUTO:
+        kind, free = _examine(device)
+        choice = choose(kind, _count_parameters(folder), free)
+        return choice.recipe, choice.reason
+    return (default_recipe(device.type) if recipe is None else find_recipe(recipe)), None
+
+
+def _examine(device: torch.device) -> tuple[DeviceKind, float]:
+    """What a device is, and its free bytes."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return DeviceKind.cuda(torch.cuda.get_device_capability(device)), free
+    return DeviceKind.this_cpu(), free_memory()
+
+
+def _count_parameters(folder: Path) -> int:
+    config = OrpheusConfig.from_dict(read_json(folder / "config.json", "model configuration"), "")
+    with torch.device("meta"):
+        return Orpheus(config, find_recipe("bf16")).parameter_count
 
 
 def _codec_folder(model: Path, codec: str) -> Path:

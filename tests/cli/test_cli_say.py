@@ -21,7 +21,18 @@ from quaver.cli.main import run
 
 LONG = "This goes on and on, from one end of the page to the other. " * 20
 REPORTED = {
-    *("model", "revision", "recipe", "device", "sample_rate", "voice", "seed", "out", "format"),
+    *(
+        "model",
+        "revision",
+        "recipe",
+        "recipe_reason",
+        "device",
+        "sample_rate",
+        "voice",
+        "seed",
+        "out",
+        "format",
+    ),
     *("prompt_tokens", "tokens", "frames", "segments", "finish_reasons"),
     *("audio_seconds", "busy_seconds", "load_seconds", "ttfa_seconds", "rtf"),
 }
@@ -73,6 +84,19 @@ def test_the_report(tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFix
     assert set(report) == REPORTED
     assert (report["voice"], report["seed"], report["recipe"]) == ("ben", 46, "fp32")
     assert report["rtf"] == pytest.approx(report["busy_seconds"] / report["audio_seconds"])
+
+
+def test_the_recipe_that_was_taken_is_told(
+    tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = ["say", *SHORT, "--model", str(tiny_checkpoint), "--json", "--recipe"]
+    assert run([*say, "auto"]) == 0
+    done = capsys.readouterr()
+    report = json.loads(done.out)
+    assert f"recipe {report['recipe']}: {report['recipe_reason']}\n" in done.err
+    assert run([*say, "int8,head=int8"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["recipe"], report["recipe_reason"]) == ("int8,head=int8", None)
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -122,11 +122,11 @@ def test_the_table_of_devices_agrees_with_the_layers():
 
 
 @pytest.mark.parametrize("recipe", ["int8", "nf4", "fp8-weight", "int8,head=int8,*.down=nf4"])
-def test_a_quantised_model_speaks(recipe, tiny_checkpoint):
-    voice = quaver.load(tiny_checkpoint, recipe, "cpu")
+def test_a_quantised_model_speaks(recipe, tiny_checkpoint, device):
+    voice = quaver.load(tiny_checkpoint, recipe, str(device))
     audio = voice.generate("Hello there.", seed=1)
     assert len(audio.samples) and voice.info()["recipe"] == recipe
-    again = quaver.load(tiny_checkpoint, recipe, "cpu").generate("Hello there.", seed=1)
+    again = quaver.load(tiny_checkpoint, recipe, str(device)).generate("Hello there.", seed=1)
     assert (audio.samples == again.samples).all()
 
 
@@ -140,13 +140,12 @@ def test_a_quantised_model_is_smaller_and_has_as_many_parameters(tiny_checkpoint
     assert 0.5 < narrow["step_bytes"] / wide["step_bytes"] < 0.75
 
 
-def test_logits_stay_near_those_of_the_original(tiny_checkpoint):
-    cpu = torch.device("cpu")
-    tokens = torch.arange(3, 40)[None]
-    wanted = load_orpheus(tiny_checkpoint, "tiny", find_recipe("fp32"), cpu)(tokens)
+def test_logits_stay_near_those_of_the_original(tiny_checkpoint, device):
+    tokens = torch.arange(3, 40, device=device)[None]
+    wanted = load_orpheus(tiny_checkpoint, "tiny", find_recipe("fp32"), device)(tokens)
     worst = {"bf16": 40.0, "int8": 35.0, "fp8-weight": 25.0, "fp8-e5m2": 19.0, "nf4": 15.0}
     for recipe, decibels in worst.items():
-        found = load_orpheus(tiny_checkpoint, "tiny", find_recipe(recipe), cpu)(tokens)
+        found = load_orpheus(tiny_checkpoint, "tiny", find_recipe(recipe), device)(tokens)
         noise = (found - wanted).square().mean()
         assert 10 * torch.log10(wanted.square().mean() / noise) > decibels, recipe
 
@@ -167,4 +166,4 @@ def test_a_pattern_that_matches_nothing_is_told(tiny_checkpoint):
 def test_a_layer_that_does_not_fit_is_named():
     model = torch.nn.Sequential(dense(torch.randn(4, 100)))
     with pytest.raises(InputError, match="0: nf4 keeps weights in groups of 64"):
-        quantise(model, find_recipe("nf4"))
+        quantise(model, find_recipe("nf4"), "cpu")

@@ -88,34 +88,24 @@ def _broken(module: str) -> str | None:
 
 
 def _cpu() -> dict[str, Any]:
-    facts = _colon_file(Path("/proc/cpuinfo"))
-    from quaver.precision.devices import CPU_FLAGS
+    from quaver.precision.devices import CPU_FLAGS, DeviceKind, colon_file
 
+    facts = colon_file(Path("/proc/cpuinfo"))
     known = sorted(set().union(*CPU_FLAGS.values()))
-    flags = set((facts.get("flags") or facts.get("Features") or "").split())
     affinity = getattr(os, "sched_getaffinity", None)  # what a container may use; on Linux only
     return {
         "name": facts.get("model name") or platform.processor() or platform.machine(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "flags": [flag for flag in known if flag in flags],
+        "flags": [flag for flag in known if flag in DeviceKind.this_cpu().flags],
     }
 
 
 def _memory() -> dict[str, float | None]:
-    facts = _colon_file(Path("/proc/meminfo"))
+    from quaver.precision.devices import colon_file
+
+    facts = colon_file(Path("/proc/meminfo"))
     kib = {"total": facts.get("MemTotal"), "free": facts.get("MemAvailable")}
     return {k: round(int(v.split()[0]) / 1e6 * 1.024, 1) if v else None for k, v in kib.items()}
-
-
-def _colon_file(path: Path) -> dict[str, str]:
-    """`key : value` lines of a file of Linux, the first of each key; empty on other systems."""
-    if not path.is_file():
-        return {}
-    found: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        found.setdefault(key.strip(), value.strip())
-    return found
 
 
 def _cuda() -> list[dict[str, Any]]:

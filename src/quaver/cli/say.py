@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from quaver.core.types import StreamStats
 
 SAMPLE = "Hello there. This is a voice in eight bits."
+ABOUT = ("model", "revision", "recipe", "recipe_reason", "device", "sample_rate")
 MAX_BYTES = 4 * 2**20  # read no more, whatever a file holds: days of speech
 
 Text = Annotated[str | None, typer.Argument(help="What to say; - reads standard input.")]
@@ -29,7 +30,8 @@ Model = Annotated[
     str, typer.Option(help="A bundled name, a folder, or a hub id: org/name, org/name@revision.")
 ]
 Recipe = Annotated[
-    str | None, typer.Option(help="Precision; `quaver doctor` lists what runs here.")
+    str | None,
+    typer.Option(help="Precision, such as bf16, int8, auto; `quaver doctor` lists what runs here."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: a GPU if any.")]
 Codec = Annotated[str | None, typer.Option(help="Folder or hub id of another codec.")]
@@ -181,14 +183,18 @@ def _speak(
             for chunk in stream:
                 writer.write(chunk.samples)
                 line.update(f"{stats.audio_seconds:.1f} s of speech, RTF {stats.rtf:.2f}")
-    _tell(target, stats, voice)
-    about = {key: info[key] for key in ("model", "revision", "recipe", "device", "sample_rate")}
+    about = {key: info[key] for key in ABOUT}
+    _tell(target, stats, voice, about)
     made = {"out": target.name, "format": target.format, "load_seconds": load_seconds}
     return about | {"voice": voice} | stats.as_dict() | made
 
 
-def _tell(target: AudioTarget, stats: StreamStats, voice: str | None) -> None:
+def _tell(
+    target: AudioTarget, stats: StreamStats, voice: str | None, about: dict[str, Any]
+) -> None:
     if not target.is_stdout:
+        if about["recipe_reason"]:
+            sys.stderr.write(f"recipe {about['recipe']}: {about['recipe_reason']}\n")
         speed = "" if stats.rtf is None else f", RTF {stats.rtf:.2f}"
         sys.stderr.write(
             f"{target.name}: {stats.audio_seconds:.1f} s of speech in {stats.busy_seconds:.1f} s"

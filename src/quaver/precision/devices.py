@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Self
 
 from quaver.precision.recipe import Recipe
@@ -31,6 +33,23 @@ class State(StrEnum):
 _ORDER = list(State)
 
 
+def colon_file(path: Path) -> dict[str, str]:
+    """`key : value` lines of a file of Linux, the first of each key; empty on other systems."""
+    if not path.is_file():
+        return {}
+    found: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def free_memory() -> float:
+    """Free bytes of this machine's memory; infinite where they cannot be read."""
+    available = colon_file(Path("/proc/meminfo")).get("MemAvailable")
+    return float(available.split()[0]) * 1024 if available else math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class Support:
     """A state, and for all but native ones the reason."""
@@ -53,6 +72,12 @@ class DeviceKind:
     @classmethod
     def cpu(cls, flags: Iterable[str]) -> Self:
         return cls("cpu", frozenset(flags))
+
+    @classmethod
+    def this_cpu(cls) -> Self:
+        """The CPU of this machine; where its flags cannot be read, one without any."""
+        facts = colon_file(Path("/proc/cpuinfo"))
+        return cls.cpu((facts.get("flags") or facts.get("Features") or "").split())
 
     @classmethod
     def cuda(cls, capability: tuple[int, int]) -> Self:

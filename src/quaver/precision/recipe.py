@@ -56,6 +56,12 @@ class Recipe:
                 return chosen
         return self.format(role)
 
+    @property
+    def quantises(self) -> bool:
+        """Whether any layer is kept in fewer bits than it is multiplied in."""
+        formats = [self.format(role) for role in Role] + [chosen for _, chosen in self.layers]
+        return any(chosen.quantised for chosen in formats)
+
     def as_dict(self) -> dict[str, str]:
         """Formats by role and by layer pattern, for reports."""
         roles = {role.value: self.format(role).value for role in Role}
@@ -79,7 +85,7 @@ def find_recipe(text: str) -> Recipe:
     """The recipe written `text`. InputError says what is allowed."""
     name, *overrides = (part.strip() for part in text.split(","))
     if name not in RECIPES:
-        raise InputError(f"unknown recipe '{name}'; allowed are {', '.join(RECIPES)}")
+        raise InputError(f"unknown recipe '{name}'; allowed are {', '.join(RECIPES)} and auto")
     base = RECIPES[name]
     if not overrides:
         return base

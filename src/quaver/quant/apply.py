@@ -25,11 +25,12 @@ LAYERS: MappingProxyType[Format, type[QuantisedLinear]] = MappingProxyType(
 )
 
 
-def quantise(model: nn.Module, recipe: Recipe) -> None:
-    """Replace the linear layers that `recipe` quantises, one at a time.
+def quantise(model: nn.Module, recipe: Recipe, device_type: str) -> None:
+    """Replace the linear layers that `recipe` quantises, one at a time, where they are.
 
-    Where the device can only emulate a format, a layer gets the weight that the format would give,
-    in bf16: the same results, and nothing to unpack at each product.
+    `device_type` is where the model will run. Where that can only emulate a format, a layer gets
+    the weight that the format would give, in bf16: the same results, and nothing to unpack at each
+    product.
 
     Raises InputError for a pattern that no layer matches and for a shape that does not fit, with
     the layer's name; the model must not be used then.
@@ -48,5 +49,5 @@ def quantise(model: nn.Module, recipe: Recipe) -> None:
                 layer = LAYERS[chosen].from_linear(linear)
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
-            emulate = linear.weight.device.type == "cpu" and not layer.reads_on_cpu
+            emulate = device_type == "cpu" and not layer.reads_on_cpu
             model.set_submodule(name, layer.as_linear(linear.role) if emulate else layer)
