@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from quaver.bench.machine import write_result
 from quaver.core.errors import InputError, QuaverError
+from quaver.loading import use_fitting_threads
 from quaver.quality.metrics.speaker import SpeakerClassifier
 from quaver.quality.metrics.wer import WordErrorRate
 from quaver.quality.panel import PLAIN_SENTENCES
@@ -80,11 +81,12 @@ def flite(text: str, voice: str, seed: int) -> Spoken:
         return Spoken(samples.astype(np.float32) / 32768.0, rate)
 
 
-def quaver_synthesizer(model: str) -> Synthesizer:
+def quaver_synthesizer(model: str, recipe: str | None = None) -> Synthesizer:
     """The model under test, as `quaver.load` finds it."""
     import quaver
 
-    synthesizer = quaver.load(model)
+    synthesizer = quaver.load(model, recipe)
+    use_fitting_threads(synthesizer.info()["parameters"])
 
     def speak(text: str, voice: str, seed: int) -> Spoken:
         audio = synthesizer.generate(text, voice=voice, seed=seed)
@@ -220,6 +222,7 @@ def table(reports: Sequence[VoiceReport]) -> str:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="nano", help="nano, a folder or a hub id")
+    parser.add_argument("--recipe", help="precision; default: the model's on this machine")
     parser.add_argument("--voices", default="slt,rms,awb", help="flite voices, comma separated")
     parser.add_argument("--sentences", type=int, default=50, help=f"2 to {len(PLAIN_SENTENCES)}")
     parser.add_argument("--seed", type=int, default=0)
@@ -240,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.voices.split(","),
             PLAIN_SENTENCES[: arguments.sentences],
             flite,
-            quaver_synthesizer(arguments.model),
+            quaver_synthesizer(arguments.model, arguments.recipe),
             arguments.seed,
             arguments.jobs,
             lambda line: print(line, file=sys.stderr),

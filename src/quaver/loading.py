@@ -23,9 +23,9 @@ from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.families.orpheus.weights import ignored, sources
 from quaver.nn.linear import Linear
-from quaver.precision import Recipe, Role, default_recipe, find_recipe
+from quaver.precision import Recipe, Role, find_recipe
 from quaver.precision.auto import AUTO, choose
-from quaver.precision.devices import DeviceKind, free_memory
+from quaver.precision.devices import DeviceKind, default_recipe, free_memory
 from quaver.quant.apply import quantise
 from quaver.synthesizer import SpeechSynthesizer
 
@@ -57,7 +57,7 @@ def load(
 
     model: `nano` (bundled), a checkpoint folder, or a hub id, with `@revision` if wanted.
     recipe: written as in docs/precision.md, or a `Recipe`; `auto` takes the fastest that the device
-        has room for; None takes bf16 on a GPU and fp32 on a CPU.
+        has room for; None takes `precision.devices.default_recipe`.
     device: `cpu`, `cuda` or `cuda:N`; None takes a GPU where there is one.
     codec: folder or hub id of the codec; None takes the one that the checkpoint names.
     slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
@@ -173,19 +173,19 @@ def _recipe(
     """The recipe, and why if we chose it."""
     if isinstance(recipe, Recipe):
         return recipe, None
-    if recipe == AUTO:
-        kind, free = _examine(device)
-        choice = choose(kind, _count_parameters(folder), free)
-        return choice.recipe, choice.reason
-    return (default_recipe(device.type) if recipe is None else find_recipe(recipe)), None
+    if recipe is None:
+        return default_recipe(_kind(device)), None
+    if recipe != AUTO:
+        return find_recipe(recipe), None
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    choice = choose(_kind(device), _count_parameters(folder), free)
+    return choice.recipe, choice.reason
 
 
-def _examine(device: torch.device) -> tuple[DeviceKind, float]:
-    """What a device is, and its free bytes."""
+def _kind(device: torch.device) -> DeviceKind:
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return DeviceKind.cuda(torch.cuda.get_device_capability(device)), free
-    return DeviceKind.this_cpu(), free_memory()
+        return DeviceKind.cuda(torch.cuda.get_device_capability(device))
+    return DeviceKind.this_cpu()
 
 
 def _count_parameters(folder: Path) -> int:

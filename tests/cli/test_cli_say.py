@@ -82,7 +82,8 @@ def test_the_report(tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFix
     assert run(["say", *SHORT, "--model", str(tiny_checkpoint), "--voice", "ben", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report) == REPORTED
-    assert (report["voice"], report["seed"], report["recipe"]) == ("ben", 46, "fp32")
+    assert (report["voice"], report["seed"]) == ("ben", 46)
+    assert report["recipe"] in ("int8", "fp32")  # by what the CPU multiplies
     assert report["rtf"] == pytest.approx(report["busy_seconds"] / report["audio_seconds"])
 
 

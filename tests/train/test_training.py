@@ -25,6 +25,7 @@ from quaver.train.loop import Progress, run
 from quaver.train.losses import mel_filters
 
 CPU = torch.device("cpu")
+CONFIGS = Path(__file__).parents[2] / "configs"
 CONFIG = """
 [data]
 folder = "{folder}"
@@ -189,6 +190,14 @@ def test_a_wrong_configuration_is_told(tmp_path, old, new, message):
     path.write_text(CONFIG.replace(old, new, 1))
     with pytest.raises(ConfigError, match=message):
         read_config(path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
+def test_our_own_configurations_can_be_read(path):
+    config = read_config(path)
+    assert config.codec.adversarial_from < config.codec.schedule.steps
+    assert config.codec.model == read_config(CONFIGS / "nano.toml").codec.model
+    assert config.lm.model == read_config(CONFIGS / "nano.toml").lm.model
 
 
 def test_an_epoch_has_every_sequence_once_and_repeats_by_seed():

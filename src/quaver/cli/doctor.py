@@ -9,9 +9,12 @@ import platform
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from quaver.precision.devices import DeviceKind
 
 from quaver.cli.output import print_json, table_console
 
@@ -163,25 +166,31 @@ def _hub() -> dict[str, bool]:
 def _recipes(report: Report) -> dict[str, dict[str, str]]:
     """Recipe -> device -> how it runs there, and why not natively."""
     from quaver.precision import RECIPES
-    from quaver.precision.devices import DeviceKind, recipe_support
+    from quaver.precision.devices import recipe_support
 
-    devices = {"cpu": DeviceKind.cpu(report.cpu["flags"])}
+    return {
+        name: {place: str(recipe_support(recipe, kind)) for place, kind in _devices(report).items()}
+        for name, recipe in RECIPES.items()
+    }
+
+
+def _devices(report: Report) -> dict[str, DeviceKind]:
+    from quaver.precision.devices import DeviceKind
+
+    devices = {"cpu": DeviceKind.this_cpu()}
     for number, device in enumerate(report.cuda):
         major, minor = device["compute_capability"].split(".")
         devices[f"cuda:{number}"] = DeviceKind.cuda((int(major), int(minor)))
-    return {
-        name: {place: str(recipe_support(recipe, kind)) for place, kind in devices.items()}
-        for name, recipe in RECIPES.items()
-    }
+    return devices
 
 
 def _verdict(report: Report) -> str:
     if report.problems:
         return f"`quaver say` cannot work: {'; '.join(report.problems)}"
-    from quaver.precision import default_recipe
+    from quaver.precision.devices import default_recipe
 
-    device = "cuda" if report.cuda else "cpu"
-    return f"`quaver say` works here: {default_recipe(device)} on {device}"
+    device, kind = list(_devices(report).items())[-1]
+    return f"`quaver say` works here: {default_recipe(kind)} on {device}"
 
 
 def _print(report: Report) -> None:

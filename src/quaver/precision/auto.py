@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quaver.core.errors import UnsupportedError
-from quaver.precision.devices import DeviceKind, State, support
+from quaver.precision.devices import DeviceKind, State, default_recipe, support
 from quaver.precision.recipe import RECIPES, Recipe
-from quaver.precision.roles import Format
+from quaver.precision.roles import Format, Role
 
 AUTO = "auto"
 # Bytes a parameter, its share of the scales included.
@@ -40,7 +40,9 @@ def choose(device: DeviceKind, parameters: int, free: float) -> Choice:
         if need <= free:
             why = f"needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
             passed = [other for other in needs if other is not chosen and needs[other] > free]
-            note = f"; {', '.join(passed)} would need more" if passed else ", and is the fastest here"
+            note = (
+                f"; {', '.join(passed)} would need more" if passed else ", and is the fastest here"
+            )
             return Choice(RECIPES[chosen], why + note)
     least = min(needs.values())
     raise UnsupportedError(
@@ -52,7 +54,7 @@ def choose(device: DeviceKind, parameters: int, free: float) -> Choice:
 def _ranked(device: DeviceKind) -> list[Format]:
     """Formats to try, fastest first."""
     if device.type == "cpu":
-        native = support(Format.INT8, device).state is State.NATIVE
-        return [Format.INT8] if native else [Format.FP32, Format.BF16]
+        first = default_recipe(device).format(Role.BACKBONE)
+        return [first] if first.quantised else [first, Format.BF16]
     half = support(Format.BF16, device).state is State.NATIVE
     return [Format.BF16 if half else Format.FP16, Format.INT8, Format.NF4]

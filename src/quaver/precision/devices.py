@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from quaver.precision.recipe import Recipe
+from quaver.precision.recipe import RECIPES, Recipe
 from quaver.precision.roles import Format, Role
 
 # Any of a set lets a CPU multiply the format. Names as in /proc/cpuinfo, x86 and Arm.
@@ -96,6 +96,17 @@ def recipe_support(recipe: Recipe, device: DeviceKind) -> Support:
     formats = {recipe.format(role) for role in Role} | {chosen for _, chosen in recipe.layers}
     found = [support(chosen, device) for chosen in sorted(formats)]
     return max(found, key=lambda each: _ORDER.index(each.state))
+
+
+def default_recipe(device: DeviceKind) -> Recipe:
+    """Taken where none is named: bf16 on a GPU; on a CPU int8 where it is native, else fp32.
+
+    docs/decisions/004-int8-on-cpus.md says why.
+    """
+    if device.type == "cuda":
+        return RECIPES[Format.BF16]
+    native = support(Format.INT8, device).state is State.NATIVE
+    return RECIPES[Format.INT8 if native else Format.FP32]
 
 
 def _on_cpu(chosen: Format, device: DeviceKind) -> Support:

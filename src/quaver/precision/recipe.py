@@ -112,11 +112,6 @@ def find_recipe(text: str) -> Recipe:
     return Recipe(",".join([name, *given]), base.default, tuple(kept.items()), (*layers.items(),))
 
 
-def default_recipe(device_type: str) -> Recipe:
-    """bf16 on an accelerator; fp32 on CPUs, few of which multiply bf16 faster."""
-    return RECIPES["bf16" if device_type == "cuda" else "fp32"]
-
-
 def _format(value: str, override: str) -> Format:
     if value not in list(Format):
         raise InputError(f"unknown format in '{override}'; allowed are {', '.join(Format)}")
