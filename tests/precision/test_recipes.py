@@ -100,6 +100,7 @@ def test_devices_say_how_and_why():
         for device in (old, new, turing, hopper):
             found = support(chosen, device)
             assert bool(found.reason) == (found.state is not State.NATIVE)
+    assert recipe_support(find_recipe("int8"), DeviceKind.cpu({"avx2"})).state is State.NATIVE
     worst = recipe_support(find_recipe("int8,*.down=nf4"), new)
     assert worst.state is State.EMULATED
     assert "nf4" in str(worst)

@@ -27,7 +27,6 @@ class State(StrEnum):
     NATIVE = "native"
     STORAGE = "storage only"  # kept small, unpacked for each product
     EMULATED = "emulated"  # same results, no smaller and no faster
-    NO = "no"
 
 
 _ORDER = list(State)
@@ -92,8 +91,8 @@ def support(chosen: Format, device: DeviceKind) -> Support:
 
 
 def recipe_support(recipe: Recipe, device: DeviceKind) -> Support:
-    """The worst of a recipe's formats."""
-    formats = {recipe.format(role) for role in Role} | {chosen for _, chosen in recipe.layers}
+    """The worst of the layers' formats: a token spends its time there."""
+    formats = {recipe.format(Role.BACKBONE)} | {chosen for _, chosen in recipe.layers}
     found = [support(chosen, device) for chosen in sorted(formats)]
     return max(found, key=lambda each: _ORDER.index(each.state))
 
