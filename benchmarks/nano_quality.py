@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from quaver.bench.machine import write_result
 from quaver.core.errors import InputError, QuaverError
-from quaver.loading import use_fitting_threads
+from quaver.loading import find_device, load_codec, use_fitting_threads
 from quaver.quality.metrics.speaker import SpeakerClassifier
 from quaver.quality.metrics.wer import WordErrorRate
 from quaver.quality.panel import PLAIN_SENTENCES
-from quaver.train.synthesis import speak
+from quaver.train.config import DataConfig
+from quaver.train.synthesis import prepare, speak
 from quaver.train.texts import sentences as training_sentences
 
 TRUNCATED = 0.6  # of the source's spoken duration
@@ -94,6 +95,22 @@ def quaver_synthesizer(model: str, recipe: str | None = None) -> Synthesizer:
         return Spoken(audio.samples, audio.sample_rate, reasons)
 
     return speak
+
+
+def copying_synthesizer(codec: Path) -> Synthesizer:
+    """The source's speech, coded and decoded: no model with this codec can do better."""
+    snac = load_codec(codec, find_device("cpu"))
+    trim = DataConfig(folder="", voices=(), hours=0.0, sample_rate=snac.sample_rate)
+
+    def speak_and_copy(text: str, voice: str, seed: int) -> Spoken:
+        with TemporaryDirectory() as scratch:
+            samples, rate = speak(text, voice, Path(scratch) / "speech.wav")
+        sound = prepare(samples, rate, trim).astype(np.float32) / 32768.0
+        stream = snac.stream(seed)
+        copied = np.concatenate((stream.push(snac.encode(sound)), stream.finish()))
+        return Spoken(copied[: len(sound)], snac.sample_rate)
+
+    return speak_and_copy
 
 
 def spoken_seconds(speech: Spoken) -> float:
@@ -223,6 +240,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="nano", help="nano, a folder or a hub id")
     parser.add_argument("--recipe", help="precision; default: the model's on this machine")
+    parser.add_argument(
+        "--codec",
+        type=Path,
+        help="judge this codec instead: the source's speech, coded and decoded",
+    )
     parser.add_argument("--voices", default="slt,rms,awb", help="flite voices, comma separated")
     parser.add_argument("--sentences", type=int, default=50, help=f"2 to {len(PLAIN_SENTENCES)}")
     parser.add_argument("--seed", type=int, default=0)
@@ -239,11 +261,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     try:
+        model = (
+            copying_synthesizer(arguments.codec)
+            if arguments.codec
+            else quaver_synthesizer(arguments.model, arguments.recipe)
+        )
         reports = measure(
             arguments.voices.split(","),
             PLAIN_SENTENCES[: arguments.sentences],
             flite,
-            quaver_synthesizer(arguments.model, arguments.recipe),
+            model,
             arguments.seed,
             arguments.jobs,
             lambda line: print(line, file=sys.stderr),

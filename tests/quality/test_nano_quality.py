@@ -76,3 +76,24 @@ def test_bad_arguments_are_the_users_mistake(bench, argv, capsys):
         bench.main(argv)
     assert stopped.value.code == 2
     assert argv[0] in capsys.readouterr().err
+
+
+@needs_flite
+def test_a_codec_alone_speaks_as_long_and_with_the_timing_of_its_source(bench):
+    import quaver
+
+    codec = Path(quaver.__file__).parent / "bundled" / "nano" / "codec"
+    source = bench.flite("Good morning.", "rms", 0)
+    copy = bench.copying_synthesizer(codec)("Good morning.", "rms", 0)
+    assert copy.sample_rate == 24000 and copy.finish_reasons == ("stop",)
+    assert abs(bench.spoken_seconds(copy) - bench.spoken_seconds(source)) < 0.1
+
+    def loudness(speech, step=0.05):
+        sound = speech.samples[np.flatnonzero(np.abs(speech.samples) > 0.01)[0] :]
+        size = int(step * speech.sample_rate)
+        rows = sound[: len(sound) // size * size].reshape(-1, size)
+        return np.log10(rows.std(axis=1) + 1e-3)
+
+    first, second = loudness(source), loudness(copy)
+    shared = min(len(first), len(second))
+    assert np.corrcoef(first[:shared], second[:shared])[0, 1] > 0.8

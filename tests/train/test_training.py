@@ -18,11 +18,11 @@ from quaver.loading import load_codec
 from quaver.nn.transformer import Transformer, TransformerConfig
 from quaver.precision import Role, find_recipe
 from quaver.train.codec import CodecTask
-from quaver.train.config import Schedule, TrainConfig, read_config
+from quaver.train.config import MEL_SCALES, Schedule, TrainConfig, read_config
 from quaver.train.data import read_shards
 from quaver.train.lm import IGNORE, LanguageModelTask, TokenBank
 from quaver.train.loop import Progress, run
-from quaver.train.losses import mel_filters
+from quaver.train.losses import MelLoss, mel_filters
 
 CPU = torch.device("cpu")
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -246,6 +246,21 @@ def test_only_speech_is_learnt():
 def test_the_rate_rises_stays_and_falls():
     schedule = Schedule(steps=10, learning_rate=1.0, warmup_steps=2, decay_steps=4)
     assert [schedule.rate(step) for step in (0, 1, 5, 8, 9)] == [0.5, 1.0, 1.0, 0.5, 0.25]
+
+
+def test_the_scales_of_the_loss_are_the_configuration(config, tmp_path):
+    path = tmp_path / "scales.toml"
+    path.write_text(
+        CONFIG.format(folder=config.data.folder).replace(
+            "batch = 2", "batch = 2\nmel_scales = [[64, 10], [512, 40]]"
+        )
+    )
+    scales = read_config(path).codec.mel_scales
+    assert scales == ((64, 10), (512, 40))
+    silence, noise = torch.zeros(1, 2048), torch.randn(1, 2048)
+    wide = MelLoss(24000, MEL_SCALES)(silence, noise)
+    assert MelLoss(24000, scales)(silence, noise) not in (0, wide)
+    assert MelLoss(24000, scales)(noise, noise) == 0
 
 
 @pytest.mark.parametrize(("n_fft", "bands"), [(32, 5), (512, 80), (2048, 320)])

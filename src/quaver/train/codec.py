@@ -40,7 +40,7 @@ class CodecTask:
         initialise(self._snac)
         self._snac.to(device)
         self._critics = Critics().to(device)
-        self._mel = MelLoss(data.sample_rate).to(device)
+        self._mel = MelLoss(data.sample_rate, config.mel_scales).to(device)
         for book in self._snac.quantizer.books:
             book.codebook.requires_grad_(False)
         self._optimisers = [

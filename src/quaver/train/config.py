@@ -16,6 +16,11 @@ from quaver.core.errors import ConfigError
 T = TypeVar("T")
 
 
+# Window lengths and mel bands of Kumar et al. (2023), "High-Fidelity Audio Compression with
+# Improved RVQGAN": short windows judge attacks, long ones pitch.
+MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
+
+
 @dataclass(frozen=True, slots=True)
 class DataConfig:
     """Speech to learn from, synthesised with flite."""
@@ -59,6 +64,7 @@ class CodecConfig:
     crop_samples: int = 16384
     discrete_from: int = 1000  # steps without codebooks first
     adversarial_from: int = 3000
+    mel_scales: tuple[tuple[int, int], ...] = MEL_SCALES  # window lengths and mel bands
     weight_mel: float = 15.0
     weight_adversarial: float = 1.0
     weight_features: float = 2.0

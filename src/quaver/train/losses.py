@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-# Window lengths and mel bands of Kumar et al. (2023), "High-Fidelity Audio Compression with
-# Improved RVQGAN": short windows judge attacks, long ones pitch.
-MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 
 
 def mel_filters(sample_rate: int, n_fft: int, bands: int) -> Tensor:
@@ -30,18 +28,19 @@ def mel_filters(sample_rate: int, n_fft: int, bands: int) -> Tensor:
 class MelLoss(nn.Module):
     """Mean absolute difference of log10 mel magnitudes over several window lengths."""
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, scales: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        for n_fft, bands in MEL_SCALES:
+        self._windows = [n_fft for n_fft, _ in scales]
+        for n_fft, bands in scales:
             self.register_buffer(f"window{n_fft}", torch.hann_window(n_fft))
             self.register_buffer(f"filters{n_fft}", mel_filters(sample_rate, n_fft, bands))
 
     def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
         """Samples [n, t] -> scalar."""
         total = made.new_zeros(())
-        for n_fft, _ in MEL_SCALES:
+        for n_fft in self._windows:
             total = total + F.l1_loss(self._mel(made, n_fft), self._mel(wanted, n_fft))
-        return total / len(MEL_SCALES)
+        return total / len(self._windows)
 
     def _mel(self, x: Tensor, n_fft: int) -> Tensor:
         window = self.get_buffer(f"window{n_fft}")

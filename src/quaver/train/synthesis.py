@@ -91,7 +91,7 @@ def _speak_shard(config: DataConfig, shard: int) -> Iterator[tuple[str, str, NDA
         for index, text in enumerate(islice(texts, config.utterances_per_shard)):
             voice = config.voices[(index + shard) % len(config.voices)]
             samples, rate = speak(text, voice, Path(scratch) / "out.wav")
-            yield text, voice, _prepare(samples, rate, config)
+            yield text, voice, prepare(samples, rate, config)
 
 
 def speak(text: str, voice: str, scratch: Path) -> tuple[NDArray[np.int16], int]:
@@ -108,7 +108,7 @@ def speak(text: str, voice: str, scratch: Path) -> tuple[NDArray[np.int16], int]
         return samples, file.getframerate()
 
 
-def _prepare(samples: NDArray[np.int16], rate: int, config: DataConfig) -> NDArray[np.int16]:
+def prepare(samples: NDArray[np.int16], rate: int, config: DataConfig) -> NDArray[np.int16]:
     """To the configured rate, with the silence at both ends cut down."""
     from scipy.signal import resample_poly
 
