@@ -64,6 +64,15 @@ def test_a_weight_comes_back_within_half_a_step(
 
 
 @pytest.mark.parametrize("chosen", QUANTISED)
+@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-40, 1e-37])
+def test_vanishing_weights_become_zeros_or_stay_near(chosen, size):
+    weight = torch.full((2, GROUP), size)
+    back = LAYERS[chosen].from_linear(dense(weight)).dequantised(0, 2)
+    assert torch.isfinite(back).all()
+    assert (back == 0).all() or torch.allclose(back, weight, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("chosen", QUANTISED)
 @pytest.mark.parametrize("batch", [(1, 1), (3,), (2, 5), (40,)])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_product_is_that_of_its_weight(chosen, batch, bias):

@@ -21,11 +21,9 @@ class Fp8Linear(QuantisedLinear):
     scale: Tensor
 
     def quantise(self, weight: Tensor) -> None:
-        largest = torch.finfo(self.kind).max
-        self.scale = kept(scales(weight, largest))
-        # clamped: the rounded scale may be a little small, and beyond the largest lies NaN
-        scaled = (weight.float() / self.scale.float()).clamp(-largest, largest)
-        self.weight = kept(scaled.to(self.kind))
+        self.scale = kept(scales(weight, torch.finfo(self.kind).max))
+        # a rounded scale is at most 2^-9 too small, and what is that much too large rounds back
+        self.weight = kept((weight.float() / self.scale.float()).to(self.kind))
 
     def dequantised(self, start: int, stop: int) -> Tensor:
         return self.weight[start:stop].float() * self.scale[start:stop].float()

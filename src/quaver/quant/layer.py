@@ -84,11 +84,11 @@ def kept(value: Tensor) -> nn.Parameter:
 def scales(weight: Tensor, largest: float) -> Tensor:
     """Scales [..., 1] in bf16 with which the last dimension's extremes become `largest`.
 
-    They are rounded before anything is divided by them, so what is stored is what was used. All
-    zeros get the scale 1.
+    They are rounded before anything is divided by them, so what is stored is what was used. Zeros,
+    and numbers too small to have a scale, get the scale 1 and become zeros.
     """
-    extreme = weight.float().abs().amax(dim=-1, keepdim=True)
-    return torch.where(extreme > 0, extreme / largest, 1.0).to(DTYPE)
+    scale = weight.float().abs().amax(dim=-1, keepdim=True) / largest
+    return torch.where(scale >= torch.finfo(DTYPE).tiny, scale, 1.0).to(DTYPE)
 
 
 def check_divides(size: int, group: int, what: str) -> None:
