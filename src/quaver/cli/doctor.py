@@ -94,12 +94,12 @@ def _cpu() -> dict[str, Any]:
     from quaver.precision.devices import CPU_FLAGS, DeviceKind, colon_file
 
     facts = colon_file(Path("/proc/cpuinfo"))
-    known = sorted(set().union(*CPU_FLAGS.values()))
+    useful = DeviceKind.this_cpu().flags & frozenset().union(*CPU_FLAGS.values())
     affinity = getattr(os, "sched_getaffinity", None)  # what a container may use; on Linux only
     return {
         "name": facts.get("model name") or platform.processor() or platform.machine(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "flags": [flag for flag in known if flag in DeviceKind.this_cpu().flags],
+        "flags": sorted(useful),
     }
 
 
