@@ -16,6 +16,7 @@ from quaver.checkpoints.reader import open_tensors
 from quaver.checkpoints.source import CODEC_FILES, resolve
 from quaver.codecs.snac import Snac, SnacConfig
 from quaver.core.errors import CheckpointError, UnsupportedError
+from quaver.core.system import free_memory
 from quaver.core.types import SamplingParams
 from quaver.engine.engine import Engine
 from quaver.families.orpheus.config import OrpheusConfig
@@ -25,7 +26,7 @@ from quaver.families.orpheus.weights import ignored, sources
 from quaver.nn.linear import Linear
 from quaver.precision import Recipe, Role, find_recipe
 from quaver.precision.auto import AUTO, choose
-from quaver.precision.devices import DeviceKind, default_recipe, free_memory
+from quaver.precision.devices import DeviceKind, default_recipe
 from quaver.quant.apply import quantise
 from quaver.synthesizer import SpeechSynthesizer
 
@@ -177,8 +178,9 @@ def _recipe(
         return default_recipe(_kind(device)), None
     if recipe != AUTO:
         return find_recipe(recipe), None
+    config = OrpheusConfig.from_dict(read_json(folder / "config.json", "model configuration"), "")
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
-    choice = choose(_kind(device), _count_parameters(folder), free)
+    choice = choose(_kind(device), lambda each: _weight_bytes(config, each, device), free)
     return choice.recipe, choice.reason
 
 
@@ -188,10 +190,17 @@ def _kind(device: torch.device) -> DeviceKind:
     return DeviceKind.this_cpu()
 
 
-def _count_parameters(folder: Path) -> int:
-    config = OrpheusConfig.from_dict(read_json(folder / "config.json", "model configuration"), "")
+def _weight_bytes(config: OrpheusConfig, recipe: Recipe, device: torch.device) -> float:
+    """The most that a model's weights take on `device`, from shapes alone.
+
+    On a CPU all of them are there before any is quantised.
+    """
     with torch.device("meta"):
-        return Orpheus(config, find_recipe("bf16")).parameter_count
+        model = Orpheus(config, recipe)
+    dense = sum(weight.nbytes for weight in model.parameters())
+    quantise(model, recipe, device.type)
+    small = sum(weight.nbytes for weight in model.parameters())
+    return max(dense, small) if device.type == "cpu" else small
 
 
 def _codec_folder(model: Path, codec: str) -> Path:

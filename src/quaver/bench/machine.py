@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from quaver.core.system import cpu_facts
+
 PACKAGES = ("quaver", "torch", "triton", "numpy", "transformers", "snac", "pocketsphinx")
 
 
@@ -42,10 +44,7 @@ def write_result(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return cpu_facts().get("model name") or platform.processor()
 
 
 def _gpus() -> list[str]:

@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -91,9 +90,10 @@ def _broken(module: str) -> str | None:
 
 
 def _cpu() -> dict[str, Any]:
-    from quaver.precision.devices import CPU_FLAGS, DeviceKind, colon_file
+    from quaver.core.system import cpu_facts
+    from quaver.precision.devices import CPU_FLAGS, DeviceKind
 
-    facts = colon_file(Path("/proc/cpuinfo"))
+    facts = cpu_facts()
     useful = DeviceKind.this_cpu().flags & frozenset().union(*CPU_FLAGS.values())
     affinity = getattr(os, "sched_getaffinity", None)  # what a container may use; on Linux only
     return {
@@ -104,11 +104,11 @@ def _cpu() -> dict[str, Any]:
 
 
 def _memory() -> dict[str, float | None]:
-    from quaver.precision.devices import colon_file
+    from quaver.core.system import memory_facts
 
-    facts = colon_file(Path("/proc/meminfo"))
-    kib = {"total": facts.get("MemTotal"), "free": facts.get("MemAvailable")}
-    return {k: round(int(v.split()[0]) / 1e6 * 1.024, 1) if v else None for k, v in kib.items()}
+    facts = memory_facts()
+    sizes = {"total": facts.get("MemTotal"), "free": facts.get("MemAvailable")}
+    return {k: round(size / 1e9, 1) if size else None for k, size in sizes.items()}
 
 
 def _cuda() -> list[dict[str, Any]]:

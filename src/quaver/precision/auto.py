@@ -1,23 +1,18 @@
-"""`auto`: the fastest recipe that a device runs and has room for, and why it was taken."""
+"""`auto`: the fastest recipe that a device has room for, and why it was taken."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from quaver.core.errors import UnsupportedError
-from quaver.precision.devices import DeviceKind, State, default_recipe, support
+from quaver.precision.devices import DeviceKind, default_recipe
 from quaver.precision.recipe import RECIPES, Recipe
-from quaver.precision.roles import Format, Role
+from quaver.precision.roles import Format
 
 AUTO = "auto"
-# Bytes a parameter, its share of the scales included.
-BYTES = {
-    Format.FP32: 4.0,
-    Format.BF16: 2.0,
-    Format.FP16: 2.0,
-    Format.INT8: 1.01,
-    Format.NF4: 0.54,
-}
+# What to try after the device's default, fastest first.
+NEXT = {"cpu": (Format.BF16,), "cuda": (Format.INT8, Format.NF4)}
 RESERVE = {"cpu": 0.5e9, "cuda": 1.5e9}  # codec, keys and values, workspace, CUDA's own
 
 
@@ -29,32 +24,22 @@ class Choice:
     reason: str
 
 
-def choose(device: DeviceKind, parameters: int, free: float) -> Choice:
+def choose(device: DeviceKind, weight_bytes: Callable[[Recipe], float], free: float) -> Choice:
     """The first of the device's recipes, fastest first, that fits into `free` bytes.
 
-    UnsupportedError if none does, with what would.
+    `weight_bytes` says how much a recipe's weights take at most, loading included.
+    UnsupportedError if none fits.
     """
-    reserve = RESERVE[device.type]
-    needs = {chosen: parameters * BYTES[chosen] + reserve for chosen in _ranked(device)}
-    for chosen, need in needs.items():
-        if need <= free:
-            why = f"needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
-            passed = [other for other in needs if other is not chosen and needs[other] > free]
-            note = (
-                f"; {', '.join(passed)} would need more" if passed else ", and is the fastest here"
-            )
-            return Choice(RECIPES[chosen], why + note)
-    least = min(needs.values())
+    too_large: list[Recipe] = []
+    needs: list[float] = []
+    for recipe in (default_recipe(device), *(RECIPES[name] for name in NEXT[device.type])):
+        needs.append(weight_bytes(recipe) + RESERVE[device.type])
+        if needs[-1] <= free:
+            why = f"needs {needs[-1] / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
+            more = f"; {', '.join(map(str, too_large))} would need more"
+            return Choice(recipe, why + (more if too_large else ", and is the fastest here"))
+        too_large.append(recipe)
     raise UnsupportedError(
-        f"no recipe fits: the smallest needs {least / 1e9:.1f} GB and {free / 1e9:.1f} GB are free "
-        f"on the {device.type}; free memory, or choose a smaller model"
+        f"no recipe fits: the smallest needs {min(needs) / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
+        f"free on the {device.type}; free memory, or choose a smaller model"
     )
-
-
-def _ranked(device: DeviceKind) -> list[Format]:
-    """Formats to try, fastest first."""
-    if device.type == "cpu":
-        first = default_recipe(device).format(Role.BACKBONE)
-        return [first] if first.quantised else [first, Format.BF16]
-    half = support(Format.BF16, device).state is State.NATIVE
-    return [Format.BF16 if half else Format.FP16, Format.INT8, Format.NF4]

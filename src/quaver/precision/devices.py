@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Self
 
+from quaver.core.system import cpu_facts
 from quaver.precision.recipe import RECIPES, Recipe
 from quaver.precision.roles import Format, Role
 
@@ -30,23 +29,6 @@ class State(StrEnum):
 
 
 _ORDER = list(State)
-
-
-def colon_file(path: Path) -> dict[str, str]:
-    """`key : value` lines of a file of Linux, the first of each key; empty on other systems."""
-    if not path.is_file():
-        return {}
-    found: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        found.setdefault(key.strip(), value.strip())
-    return found
-
-
-def free_memory() -> float:
-    """Free bytes of this machine's memory; infinite where they cannot be read."""
-    available = colon_file(Path("/proc/meminfo")).get("MemAvailable")
-    return float(available.split()[0]) * 1024 if available else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +57,7 @@ class DeviceKind:
     @classmethod
     def this_cpu(cls) -> Self:
         """The CPU of this machine; where its flags cannot be read, one without any."""
-        facts = colon_file(Path("/proc/cpuinfo"))
+        facts = cpu_facts()
         return cls.cpu((facts.get("flags") or facts.get("Features") or "").split())
 
     @classmethod
@@ -98,14 +80,12 @@ def recipe_support(recipe: Recipe, device: DeviceKind) -> Support:
 
 
 def default_recipe(device: DeviceKind) -> Recipe:
-    """Taken where none is named: bf16 on a GPU; on a CPU int8 where it is native, else fp32.
-
-    docs/decisions/004-int8-on-cpus.md says why.
+    """Taken where none is named: bf16 on a GPU, or fp16; int8 on a CPU, or fp32. The second where
+    the first is emulated. docs/decisions/004-int8-on-cpus.md says why.
     """
-    if device.type == "cuda":
-        return RECIPES[Format.BF16]
-    native = support(Format.INT8, device).state is State.NATIVE
-    return RECIPES[Format.INT8 if native else Format.FP32]
+    cuda = device.type == "cuda"
+    first, second = (Format.BF16, Format.FP16) if cuda else (Format.INT8, Format.FP32)
+    return RECIPES[first if support(first, device).state is State.NATIVE else second]
 
 
 def _on_cpu(chosen: Format, device: DeviceKind) -> Support:

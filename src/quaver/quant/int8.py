@@ -1,7 +1,7 @@
 """int8: weights as whole numbers of -127 to 127 with one scale a row.
 
 On a CPU a product of few rows runs in ATen's mixed kernel, which reads the integers as they are:
-6.3e2 us for the layers of the bundled voice where fp32 takes 2.5e3 (one core of an AMD EPYC).
+0.63 ms for seven layers like the bundled voice's, where fp32 takes 2.5 (one core of an AMD EPYC).
 """
 
 from __future__ import annotations

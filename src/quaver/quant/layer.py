@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quaver.core.errors import InputError
 from quaver.nn.linear import Linear
 from quaver.precision import Role
 
@@ -89,12 +88,3 @@ def scales(weight: Tensor, largest: float) -> Tensor:
     """
     scale = weight.float().abs().amax(dim=-1, keepdim=True) / largest
     return torch.where(scale >= torch.finfo(DTYPE).tiny, scale, 1.0).to(DTYPE)
-
-
-def check_divides(size: int, group: int, what: str) -> None:
-    """InputError unless rows of `size` inputs fall into groups of `group`."""
-    if size % group:
-        raise InputError(
-            f"{what} keeps weights in groups of {group} along the input, and {size} inputs do not "
-            "divide into them; choose another format for these layers"
-        )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quaver.quant.layer import QuantisedLinear, check_divides, kept, scales
+from quaver.core.errors import InputError
+from quaver.quant.layer import QuantisedLinear, kept, scales
 
 GROUP = 64
 LEVELS = (
@@ -27,7 +28,11 @@ class Nf4Linear(QuantisedLinear):
     scale: Tensor
 
     def quantise(self, weight: Tensor) -> None:
-        check_divides(self.in_features, GROUP, "nf4")
+        if self.in_features % GROUP:
+            raise InputError(
+                f"nf4 keeps weights in groups of {GROUP} along the input, and {self.in_features} "
+                "inputs do not divide into them; choose another format for these layers"
+            )
         groups = weight.float().unflatten(-1, (-1, GROUP))
         self.scale = kept(scales(groups, 1.0))
         levels = torch.tensor(LEVELS, device=weight.device)
