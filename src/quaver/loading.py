@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from quaver.checkpoints.jsonfile import read_json
 from quaver.checkpoints.load import load_strict
-from quaver.checkpoints.names import weight_norm_source
-from quaver.checkpoints.reader import open_tensors
+from quaver.checkpoints.names import Source, weight_norm_source
+from quaver.checkpoints.packed import QuantisedReader
+from quaver.checkpoints.reader import TensorReader, open_tensors
+from quaver.checkpoints.schemes import KEY, Schemes
 from quaver.checkpoints.source import CODEC_FILES, resolve
 from quaver.codecs.snac import Snac, SnacConfig
-from quaver.core.errors import CheckpointError, UnsupportedError
+from quaver.core.errors import CheckpointError, InputError, UnsupportedError
 from quaver.core.system import free_memory
 from quaver.core.types import SamplingParams
 from quaver.engine.engine import Engine
@@ -24,10 +27,20 @@ from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.families.orpheus.weights import ignored, sources
 from quaver.nn.linear import Linear
-from quaver.precision import Recipe, Role, find_recipe
+from quaver.precision import Format, Recipe, Role, find_recipe
 from quaver.precision.auto import AUTO, choose
 from quaver.precision.devices import DeviceKind, default_recipe
-from quaver.quant.apply import quantise
+from quaver.precision.recipe import describe
+from quaver.precision.weight import stack
+from quaver.quant.apply import (
+    LAYERS,
+    check_patterns,
+    dequantise,
+    linear_layers,
+    put,
+    quantise,
+)
+from quaver.quant.layer import QuantisedLinear
 from quaver.synthesizer import SpeechSynthesizer
 
 SMALL_MODEL = 100_000_000  # parameters
@@ -125,21 +138,103 @@ def load_codec(folder: Path, device: torch.device) -> Snac:
 def load_orpheus(
     folder: Path, name: str, recipe: Recipe, device: torch.device, max_length: int = MAX_LENGTH
 ) -> Orpheus:
-    """The language model of a checkpoint folder, with room for `max_length` positions."""
-    config = OrpheusConfig.from_dict(read_json(folder / "config.json", "model configuration"), name)
-    config = config.shortened(max_length)
+    """The language model of a checkpoint folder, with room for `max_length` positions.
+
+    Layers that the checkpoint keeps in the format that `recipe` gives them are taken as they are;
+    where the recipe has a dense format they are dequantised.
+    """
+    values = read_json(folder / "config.json", "model configuration")
+    config = OrpheusConfig.from_dict(values, name).shortened(max_length)
     with torch.device("meta"):
         model = Orpheus(config, recipe)
+    check_patterns(recipe, linear_layers(model))
     # a device may have room for the quantised layers only, so those are made on the CPU
     first = torch.device("cpu") if recipe.quantises else device
-    with open_tensors(folder) as reader:
-        load_strict(model, reader, sources(config), ignore=ignored(config), device=first)
+    with _open(folder, values, model) as reader:
+        packed = _read_packed(model, reader, recipe)
+        rest, taken = [], [*ignored(config)]
+        for source in sources(config):
+            if source.target.removesuffix(".weight") in packed:
+                taken += source.names
+            else:
+                rest.append(source)
+        roles = {name: layer.role for name, layer in linear_layers(model).items()}
+        for place in packed:
+            model.set_submodule(place, nn.Identity())
+        load_strict(model, reader, rest, ignore=taken, device=first)
+    for place, layer in packed.items():
+        put(model, place, layer, roles[place], device.type)
     quantise(model, recipe, device.type)
     model.to(device).eval()  # all, or what is not a weight: the rotary tables
     for module in model.backbone.modules():
         if isinstance(module, Linear):
             module.settle()
     return model
+
+
+def stored_recipe(folder: Path) -> Recipe | None:
+    """The recipe of a quantised checkpoint, as its tensors say; None if it is dense."""
+    values = read_json(folder / "config.json", "model configuration")
+    if KEY not in values:
+        return None
+    with torch.device("meta"):
+        model = Orpheus(OrpheusConfig.from_dict(values, ""), find_recipe("bf16"))
+    with _open(folder, values, model) as reader:
+        kept = {name: _kept_format(reader, s) for name, s in _linear_sources(model).items()}
+    layers = linear_layers(model).items()
+    return describe({name: (m.role, kept.get(name) or Format.BF16) for name, m in layers})
+
+
+def _open(folder: Path, config: dict[str, Any], model: Orpheus) -> TensorReader:
+    """The tensors of a model folder, quantised or not."""
+    reader = open_tensors(folder)
+    if KEY not in config:
+        return reader
+    names = [n for source in _linear_sources(model).values() for n in source.names]
+    layers = [name.removesuffix(".weight") for name in names]
+    return QuantisedReader(reader, layers, Schemes(config[KEY]), dequantise)
+
+
+def _linear_sources(model: Orpheus) -> dict[str, Source]:
+    """Where the weights of linear layers come from, by the layers' names."""
+    weights = {source.target: source for source in sources(model.config)}
+    named = {name: f"{name}.weight" for name in linear_layers(model)}
+    return {name: weights[weight] for name, weight in named.items() if weight in weights}
+
+
+def _kept_format(reader: TensorReader, source: Source) -> Format | None:
+    """The format that a file has for all parts of a layer; None if they are dense or differ."""
+    if not isinstance(reader, QuantisedReader):
+        return None
+    formats = {reader.format(name) for name in source.names}
+    return formats.pop() if len(formats) == 1 else None
+
+
+def _read_packed(
+    model: Orpheus, reader: TensorReader, recipe: Recipe
+) -> dict[str, QuantisedLinear]:
+    """The layers, by name, that the file has as the recipe wants them."""
+    if not isinstance(reader, QuantisedReader):
+        return {}
+    packed: dict[str, QuantisedLinear] = {}
+    linears = linear_layers(model)
+    for name, source in _linear_sources(model).items():
+        wanted, kept = recipe.layer_format(name, linears[name].role), _kept_format(reader, source)
+        if kept is None or not wanted.quantised:
+            continue
+        if wanted is not kept:
+            raise InputError(
+                f"{reader.path} keeps {name} in {kept}, and recipe '{recipe}' wants {wanted}; "
+                f"leave the recipe out, or give bf16, or take the original model"
+            )
+        weight = stack([reader.packed(part) for part in source.names])
+        if weight.shape != linears[name].weight.shape:
+            raise CheckpointError(
+                f"{reader.path}: {name} is {list(weight.shape)}, expected "
+                f"{list(linears[name].weight.shape)}; config.json and weights are of two models"
+            )
+        packed[name] = LAYERS[kept](weight, None)
+    return packed
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -174,10 +269,12 @@ def _recipe(
     """The recipe, and why if we chose it."""
     if isinstance(recipe, Recipe):
         return recipe, None
+    if recipe not in (None, AUTO):
+        return find_recipe(recipe), None
+    if stored := stored_recipe(folder):
+        return stored, "as the checkpoint has it" if recipe else None
     if recipe is None:
         return default_recipe(_kind(device)), None
-    if recipe != AUTO:
-        return find_recipe(recipe), None
     config = OrpheusConfig.from_dict(read_json(folder / "config.json", "model configuration"), "")
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     choice = choose(_kind(device), lambda each: _weight_bytes(config, each, device), free)

@@ -16,6 +16,7 @@ CPU_FLAGS = {
     Format.BF16: frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
     Format.FP16: frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
     Format.INT8: frozenset({"avx2", "avx512f", "asimd"}),
+    Format.INT8_DYNAMIC: frozenset({"avx2", "avx512f", "asimd"}),
 }
 CUDA_BF16 = (8, 0)  # the first compute capability that multiplies bf16
 

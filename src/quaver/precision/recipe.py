@@ -9,6 +9,8 @@ whatever the recipe says.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -110,6 +112,21 @@ def find_recipe(text: str) -> Recipe:
     given = [f"{key}={chosen}" for key, chosen in (*changed, *layers.items())]
     kept = dict(base.formats) | dict(changed)  # one order, so that equal recipes are equal
     return Recipe(",".join([name, *given]), base.default, tuple(kept.items()), (*layers.items(),))
+
+
+def describe(layers: Mapping[str, tuple[Role, Format]]) -> Recipe:
+    """The recipe of a model whose layers have these formats, by name.
+
+    The commonest format of the backbone names it, and what differs becomes an override.
+    """
+    backbone = Counter(chosen for role, chosen in layers.values() if role is Role.BACKBONE)
+    base = RECIPES[max(backbone, key=lambda each: (each.quantised, backbone[each])).value]
+    overrides = [
+        f"{role if role is Role.HEAD else name}={chosen}"
+        for name, (role, chosen) in layers.items()
+        if chosen is not base.format(role)
+    ]
+    return find_recipe(",".join([base.name, *overrides]))
 
 
 def _format(value: str, override: str) -> Format:

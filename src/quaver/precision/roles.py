@@ -15,16 +15,28 @@ class Format(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+    # Weights and inputs in eight bits: inputs rounded by a scale a token, one scale for all, or
+    # one for 128 of them.
+    FP8 = "fp8"
+    FP8_STATIC = "fp8-static"
+    FP8_BLOCK = "fp8-block"
+    INT8_DYNAMIC = "int8-dynamic"
     # Weights in eight or four bits, multiplied as bf16.
     FP8_WEIGHT = "fp8-weight"
     FP8_E5M2 = "fp8-e5m2"
     INT8 = "int8"
+    INT4 = "int4"
     NF4 = "nf4"
 
     @property
     def quantised(self) -> bool:
         """Whether weights are kept as small integers or floats with scales."""
         return self not in _DENSE
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs to know the inputs that its layers will see."""
+        return self is Format.FP8_STATIC
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""fp8-weight and fp8-e5m2: weights as eight-bit floats with one scale a row.
+"""The fp8 formats: weights as eight-bit floats, inputs rounded to E4M3 in three of them.
 
 E4M3 has three bits of mantissa and reaches 448; E5M2 two, and 57,344 (Micikevicius et al., 2022).
 """
@@ -10,26 +10,100 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from quaver.quant.layer import QuantisedLinear, kept, scales
+from quaver.precision import Format
+from quaver.precision.weight import QuantisedWeight
+from quaver.quant.layer import QuantisedLinear, scales
+
+E4M3 = torch.float8_e4m3fn
+BLOCK = 128  # rows and inputs of a block; the scheme of DeepSeek-V3 (2024), section 3.3.2
 
 
-class Fp8Linear(QuantisedLinear):
+class Fp8WeightLinear(QuantisedLinear):
     """`weight` float8 [out, in], `scale` bf16 [out, 1]."""
 
-    kind: ClassVar[torch.dtype] = torch.float8_e4m3fn
-    weight: Tensor
-    scale: Tensor
+    format = Format.FP8_WEIGHT
+    kind: ClassVar[torch.dtype] = E4M3
 
-    def quantise(self, weight: Tensor) -> None:
-        self.scale = kept(scales(weight, torch.finfo(self.kind).max))
+    @classmethod
+    def encode(cls, groups: Tensor) -> tuple[Tensor, Tensor]:
+        scale = scales(groups, torch.finfo(cls.kind).max)
         # a rounded scale is at most 2^-9 too small, and what is that much too large rounds back
-        self.weight = kept((weight.float() / self.scale.float()).to(self.kind))
+        return (groups / scale.float()).to(cls.kind).flatten(1), scale
 
-    def dequantised(self, start: int, stop: int) -> Tensor:
-        return self.weight[start:stop].float() * self.scale[start:stop].float()
+    @classmethod
+    def decode(cls, elements: Tensor) -> Tensor:
+        return elements.float()
 
 
-class Fp8E5M2Linear(Fp8Linear):
+class Fp8E5M2Linear(Fp8WeightLinear):
     """The same with a wider range and a coarser step."""
 
+    format = Format.FP8_E5M2
     kind: ClassVar[torch.dtype] = torch.float8_e5m2
+
+
+class Fp8Linear(Fp8WeightLinear):
+    """Each token's inputs get a scale when they come."""
+
+    format = Format.FP8
+
+    @classmethod
+    def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
+        return _rounded(x, _scale_of(x))
+
+
+class Fp8StaticLinear(Fp8WeightLinear):
+    """All inputs have one scale, found beforehand; what is beyond it is cut."""
+
+    format = Format.FP8_STATIC
+
+    @classmethod
+    def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
+        assert scale is not None, "a static layer is only made with a scale"
+        return _rounded(x, scale)
+
+
+class Fp8BlockLinear(Fp8WeightLinear):
+    """Blocks of 128 x 128 weights have a scale, and so have 128 inputs of a token.
+
+    In memory each row has its own copy of the scales, [out, in / 128].
+    """
+
+    format = Format.FP8_BLOCK
+    group = BLOCK
+
+    @classmethod
+    def quantise(cls, weight: Tensor) -> QuantisedWeight:
+        cls.check(weight.shape)
+        rows, columns = weight.shape
+        blocks = weight.float().view(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
+        blocks = blocks.transpose(1, 2).reshape(rows // BLOCK, -1, BLOCK * BLOCK)
+        elements, scale = cls.encode(blocks)
+        elements = elements.view(rows // BLOCK, columns // BLOCK, BLOCK, BLOCK).transpose(1, 2)
+        return QuantisedWeight(
+            cls.format,
+            elements.reshape(rows, columns),
+            scale.squeeze(-1).repeat_interleave(BLOCK, dim=0),
+        )
+
+    @classmethod
+    def check(cls, shape: torch.Size | tuple[int, ...]) -> None:
+        super().check(shape)
+        super().check(shape[::-1])
+
+    @classmethod
+    def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
+        groups = x.unflatten(-1, (-1, BLOCK))
+        return _rounded(groups, _scale_of(groups)).flatten(-2)
+
+
+def _scale_of(x: Tensor) -> Tensor:
+    """Scales [..., 1], fp32, with which the last dimension just fits E4M3."""
+    largest = x.float().abs().amax(dim=-1, keepdim=True)
+    return largest.clamp(min=torch.finfo(torch.float32).tiny * 448) / torch.finfo(E4M3).max
+
+
+def _rounded(x: Tensor, scale: Tensor) -> Tensor:
+    largest = torch.finfo(E4M3).max
+    scaled = (x.float() / scale).clamp(-largest, largest).to(E4M3)
+    return (scaled.float() * scale).to(x.dtype)

@@ -1,4 +1,4 @@
-"""int8: weights as whole numbers of -127 to 127 with one scale a row.
+"""int8 and int8-dynamic: weights as whole numbers of -127 to 127 with one scale a row.
 
 On a CPU a product of few rows runs in ATen's mixed kernel, which reads the integers as they are:
 0.63 ms for seven layers like the bundled voice's, where fp32 takes 2.5 (one core of an AMD EPYC).
@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quaver.quant.layer import DTYPE, QuantisedLinear, kept, scales
+from quaver.precision import Format
+from quaver.quant.layer import DTYPE, QuantisedLinear, scales
 
 LARGEST = 127.0
 FEW_ROWS = 16  # above, dequantising once is faster than the kernel
@@ -18,21 +19,39 @@ FEW_ROWS = 16  # above, dequantising once is faster than the kernel
 class Int8Linear(QuantisedLinear):
     """`weight` int8 [out, in], `scale` bf16 [out, 1]."""
 
+    format = Format.INT8
     reads_on_cpu = True
-    weight: Tensor
-    scale: Tensor
 
-    def quantise(self, weight: Tensor) -> None:
-        self.scale = kept(scales(weight, LARGEST))
-        whole = (weight.float() / self.scale.float()).round().clamp(-LARGEST, LARGEST)
-        self.weight = kept(whole.to(torch.int8))
+    @classmethod
+    def encode(cls, groups: Tensor) -> tuple[Tensor, Tensor]:
+        scale = scales(groups, LARGEST)
+        whole = (groups / scale.float()).round().clamp(-LARGEST, LARGEST)
+        return whole.to(torch.int8).flatten(1), scale
 
-    def dequantised(self, start: int, stop: int) -> Tensor:
-        return self.weight[start:stop].float() * self.scale[start:stop].float()
+    @classmethod
+    def decode(cls, elements: Tensor) -> Tensor:
+        return elements.float()
 
     def product(self, x: Tensor, start: int, stop: int) -> Tensor:
-        flat = x.reshape(-1, self.in_features)
-        if x.device.type != "cpu" or x.dtype != DTYPE or len(flat) > FEW_ROWS:
+        flat = self.round_input(x, None).reshape(-1, self.in_features)
+        fits = x.device.type == "cpu" and x.dtype == self.scale.dtype == DTYPE
+        if not fits or self.scale.shape[1] > 1 or len(flat) > FEW_ROWS:
             return super().product(x, start, stop)
         y = torch._weight_int8pack_mm(flat, self.weight[start:stop], self.scale[start:stop, 0])
         return y.view(*x.shape[:-1], stop - start)
+
+
+class Int8DynamicLinear(Int8Linear):
+    """Each token's inputs are rounded to whole numbers too, with a scale when they come.
+
+    A step is the largest input over 127.5, as compressed-tensors has it.
+    """
+
+    format = Format.INT8_DYNAMIC
+
+    @classmethod
+    def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
+        wide = x.float()
+        step = wide.abs().amax(dim=-1, keepdim=True) / (LARGEST + 0.5)
+        step = step.clamp(min=torch.finfo(torch.float32).tiny)
+        return ((wide / step).round().clamp(-LARGEST - 1, LARGEST) * step).to(x.dtype)

@@ -1,7 +1,8 @@
 """What all quantised layers share: the maths in plain PyTorch, on any device.
 
-A product dequantises the weight and multiplies in the dtype of the activations. That defines the
-result; a format that has something faster for a device overrides `product`.
+A product dequantises the weight, rounds the input where the format has rounded inputs, and
+multiplies in the dtype of the activations. That defines the result; a format that has something
+faster for a device overrides `product`.
 """
 
 from __future__ import annotations
@@ -13,37 +14,90 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quaver.core.errors import InputError
 from quaver.nn.linear import Linear
-from quaver.precision import Role
+from quaver.precision import Format, Role
+from quaver.precision.weight import QuantisedWeight
 
-DTYPE = torch.bfloat16  # of activations and scales
+DTYPE = torch.bfloat16  # of activations, and of the scales that are made here
 
 
 class QuantisedLinear(nn.Module):
     """y = x W^T (+ b), with W [out, in] kept in fewer bits: stands in for `Linear`.
 
-    Rows of W never share a scale, so that any of them can be used alone.
+    Rows of W never share a scale in memory, so that any of them can be used alone.
     """
 
+    format: ClassVar[Format]
     reads_on_cpu: ClassVar[bool] = False  # whether `product` reads weights as kept, on a CPU too
+    group: ClassVar[int | None] = None  # inputs that share a scale; None: a whole row
+    bits: ClassVar[int] = 8
 
-    def __init__(self, in_features: int, out_features: int, bias: Tensor | None) -> None:
+    def __init__(self, weight: QuantisedWeight, bias: Tensor | None) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        self.out_features, self.in_features = weight.shape
+        self.weight, self.scale = kept(weight.elements), kept(weight.scale)
+        self.input_scale = None if weight.input_scale is None else kept(weight.input_scale)
         self.bias = None if bias is None else kept(bias.to(DTYPE))
 
     @classmethod
     def from_linear(cls, linear: Linear) -> Self:
         """Quantise a loaded layer, whose weight must be finite. InputError if the shape does not
-        fit."""
-        out_features, in_features = linear.weight.shape
-        layer = cls(in_features, out_features, linear.bias)
-        layer.quantise(linear.weight.detach())
-        return layer
+        fit, or if the format needs to be calibrated."""
+        if cls.format.calibrated:
+            raise InputError(
+                f"{cls.format} needs scales of the inputs, which loading cannot know; make a "
+                f"checkpoint by: quaver quantize MODEL OUT --recipe {cls.format}"
+            )
+        return cls(cls.quantise(linear.weight.detach()), linear.bias)
+
+    @classmethod
+    def quantise(cls, weight: Tensor) -> QuantisedWeight:
+        """A weight [out, in] of any float dtype, rounded to the nearest of this format.
+
+        Raises InputError for a shape that the format does not fit.
+        """
+        cls.check(weight.shape)
+        groups = weight.float().unflatten(-1, (-1, cls.group or weight.shape[-1]))
+        elements, scale = cls.encode(groups)
+        return QuantisedWeight(cls.format, elements, scale.squeeze(-1))
+
+    @classmethod
+    def check(cls, shape: torch.Size | tuple[int, ...]) -> None:
+        """InputError unless a weight of `shape` [out, in] divides into groups."""
+        if cls.group and shape[-1] % cls.group:
+            raise InputError(
+                f"{cls.format} keeps weights in groups of {cls.group} along the input, and "
+                f"{shape[-1]} inputs do not divide into them; choose another format for these "
+                "layers"
+            )
+
+    @classmethod
+    @abstractmethod
+    def encode(cls, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """fp32 [out, groups, inputs] -> elements as kept, and bf16 scales [out, groups, 1]."""
+
+    @classmethod
+    @abstractmethod
+    def decode(cls, elements: Tensor) -> Tensor:
+        """Elements as kept -> what they stand for before scaling, fp32 [out, in]."""
+
+    @classmethod
+    def dequantise(cls, elements: Tensor, scale: Tensor) -> Tensor:
+        """What the weight has become, fp32 [out, in]."""
+        values = cls.decode(elements)
+        grouped = values.unflatten(-1, (scale.shape[-1], -1)) * scale.float()[..., None]
+        return grouped.flatten(-2)
+
+    @classmethod
+    def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
+        """x [..., in] as the format's products see it, in the dtype of x: rounded, if it rounds
+        inputs. `scale` [] is that of a static format."""
+        return x
 
     def as_linear(self, role: Role) -> Linear:
-        """A dense layer with the weight that this one computes with."""
-        linear = Linear(self.in_features, self.out_features, DTYPE, self.bias is not None, role)
+        """A dense layer that computes the same: nothing to unpack, and nothing saved."""
+        linear = _Unpacked(self, role)
         linear.weight = kept(self.dequantised(0, self.out_features).to(DTYPE))
         linear.bias = self.bias
         return linear
@@ -64,15 +118,30 @@ class QuantisedLinear(nn.Module):
 
     def product(self, x: Tensor, start: int, stop: int) -> Tensor:
         """x [..., in] times rows start..stop-1 of the weight, transposed."""
-        return F.linear(x, self.dequantised(start, stop).to(x.dtype))
+        rounded = self.round_input(x, self.input_scale)
+        return F.linear(rounded, self.dequantised(start, stop).to(x.dtype))
 
-    @abstractmethod
-    def quantise(self, weight: Tensor) -> None:
-        """Take a weight [out, in] of any float dtype."""
-
-    @abstractmethod
     def dequantised(self, start: int, stop: int) -> Tensor:
         """Rows start..stop-1 of what the weight has become, fp32 [stop - start, in]."""
+        return self.dequantise(self.weight[start:stop], self.scale[start:stop])
+
+
+class _Unpacked(Linear):
+    """A quantised layer's dense twin, which rounds its inputs as that does."""
+
+    def __init__(self, layer: QuantisedLinear, role: Role) -> None:
+        with torch.device("meta"):
+            super().__init__(
+                layer.in_features, layer.out_features, DTYPE, layer.bias is not None, role
+            )
+        self._kind = type(layer)  # not the layer, which would keep its weight
+        self.input_scale = layer.input_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self._kind.round_input(x, self.input_scale))
+
+    def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
+        return super().rows(self._kind.round_input(x, self.input_scale), start, stop)
 
 
 def kept(value: Tensor) -> nn.Parameter:
@@ -80,11 +149,11 @@ def kept(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value, requires_grad=False)
 
 
-def scales(weight: Tensor, largest: float) -> Tensor:
+def scales(groups: Tensor, largest: float) -> Tensor:
     """Scales [..., 1] in bf16 with which the last dimension's extremes become `largest`.
 
     They are rounded before anything is divided by them, so what is stored is what was used. Zeros,
     and numbers too small to have a scale, get the scale 1 and become zeros.
     """
-    scale = weight.float().abs().amax(dim=-1, keepdim=True) / largest
+    scale = groups.float().abs().amax(dim=-1, keepdim=True) / largest
     return torch.where(scale >= torch.finfo(DTYPE).tiny, scale, 1.0).to(DTYPE)

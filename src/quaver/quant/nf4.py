@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quaver.core.errors import InputError
-from quaver.quant.layer import QuantisedLinear, kept, scales
+from quaver.precision import Format
+from quaver.quant.layer import QuantisedLinear, scales
 
 GROUP = 64
 LEVELS = (
@@ -22,28 +22,22 @@ LEVELS = (
 
 
 class Nf4Linear(QuantisedLinear):
-    """`weight` uint8 [out, in / 2], `scale` bf16 [out, in / 64, 1]."""
+    """`weight` uint8 [out, in / 2], `scale` bf16 [out, in / 64]."""
 
-    weight: Tensor
-    scale: Tensor
+    format = Format.NF4
+    group = GROUP
+    bits = 4
 
-    def quantise(self, weight: Tensor) -> None:
-        if self.in_features % GROUP:
-            raise InputError(
-                f"nf4 keeps weights in groups of {GROUP} along the input, and {self.in_features} "
-                "inputs do not divide into them; choose another format for these layers"
-            )
-        groups = weight.float().unflatten(-1, (-1, GROUP))
-        self.scale = kept(scales(groups, 1.0))
-        levels = torch.tensor(LEVELS, device=weight.device)
+    @classmethod
+    def encode(cls, groups: Tensor) -> tuple[Tensor, Tensor]:
+        scale = scales(groups, 1.0)
+        levels = torch.tensor(LEVELS, device=groups.device)
         between = (levels[1:] + levels[:-1]) / 2
-        index = torch.bucketize((groups / self.scale.float()).flatten(-2), between)
+        index = torch.bucketize((groups / scale.float()).flatten(1), between)
         high, low = index.to(torch.uint8).unflatten(-1, (-1, 2)).unbind(-1)
-        self.weight = kept(high << 4 | low)
+        return high << 4 | low, scale
 
-    def dequantised(self, start: int, stop: int) -> Tensor:
-        packed = self.weight[start:stop]
-        index = torch.stack((packed >> 4, packed & 15), dim=-1).flatten(-2).int()
-        levels = torch.tensor(LEVELS, device=packed.device)[index]
-        groups = levels.unflatten(-1, (-1, GROUP)) * self.scale[start:stop].float()
-        return groups.flatten(-2)
+    @classmethod
+    def decode(cls, elements: Tensor) -> Tensor:
+        index = torch.stack((elements >> 4, elements & 15), dim=-1).flatten(-2).int()
+        return torch.tensor(LEVELS, device=elements.device)[index]
