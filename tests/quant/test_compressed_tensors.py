@@ -8,8 +8,9 @@ import torch
 from compressed_tensors.compressors import ModelCompressor
 from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
 from compressed_tensors.quantization.utils import calculate_qparams
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from llama import CPU, TOKENS, llama
 from quaver.core.errors import CheckpointError, InputError
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import sources
@@ -17,15 +18,6 @@ from quaver.loading import load_orpheus, stored_recipe
 from quaver.precision import Format, find_recipe
 from quaver.quant.layer import QuantisedLinear
 
-TEXT, BOOK, CONTROL = 40, 32, 10
-VOCABULARY = TEXT + CONTROL + 7 * BOOK
-SECTION = {
-    "begin_of_text": 0,
-    "end_of_text": 1,
-    "custom_token_base": TEXT,
-    "codebook_size": BOOK,
-}
-CPU = torch.device("cpu")
 PRESETS = {
     "FP8": "fp8-static",
     "FP8_DYNAMIC": "fp8",
@@ -34,29 +26,6 @@ PRESETS = {
     "W8A16": "int8",
     "W4A16": "int4",
 }
-TOKENS = torch.arange(3, 60)[None]
-
-
-def llama() -> LlamaForCausalLM:
-    """fp32, with weights that bf16 can hold, so that what stays dense is the same everywhere."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=384,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        orpheus=SECTION,
-    )
-    model = LlamaForCausalLM(config).eval()
-    for parameter in model.parameters():
-        values = torch.randn_like(parameter) * parameter.shape[-1] ** -0.5
-        parameter.data = (values if parameter.dim() == 2 else 1 + values).bfloat16().float()
-    return model
 
 
 def compress(model: LlamaForCausalLM, preset: str, folder: Path) -> None:

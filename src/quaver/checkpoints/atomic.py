@@ -45,7 +45,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     part = _sibling(path)
     try:
         with _reported(path):
-            _refuse_occupied(path)
+            refuse_occupied(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             part.mkdir()
             yield part
@@ -62,7 +62,8 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())[:300]
 
 
-def _refuse_occupied(path: Path) -> None:
+def refuse_occupied(path: Path) -> None:
+    """CheckpointError if `path` is anything but absent or an empty folder."""
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.exists() or path.is_symlink():

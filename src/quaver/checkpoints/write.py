@@ -6,7 +6,7 @@ memory for one shard beside it. A folder appears under its name only when all of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -29,21 +29,23 @@ def write_checkpoint(
     folder: Path,
     tensors: Tensors,
     *,
-    config: Mapping[str, Any],
-    extra_files: Mapping[str, bytes] = NO_FILES,
+    config: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+    extra_files: Mapping[str, bytes] | Callable[[], Mapping[str, bytes]] = NO_FILES,
     max_shard_bytes: int = 5 * 2**30,
 ) -> None:
     """Write a model folder; `extra_files` are paths in it, `tokenizer.json` or `codec/config.json`.
 
+    Both may be functions, called when all tensors are written: a stream of them decides as it goes.
     A shard holds `max_shard_bytes` at most unless one tensor alone is larger. One shard is written
     as `model.safetensors`, more with Hugging Face's numbered names and index.
     Raises CheckpointError if `folder` is there and not empty or cannot be written, and leaves
     nothing then; ValueError for a tensor name given twice or an extra file outside the folder.
     """
     with new_folder(folder) as part:
-        write_json(part / "config.json", config)
         _write_shards(part, tensors, max_shard_bytes)
-        for name, data in extra_files.items():
+        write_json(part / "config.json", config() if callable(config) else config)
+        files = extra_files() if callable(extra_files) else extra_files
+        for name, data in files.items():
             file = part / name
             if ".." in PurePosixPath(name).parts or not file.is_relative_to(part) or file.exists():
                 raise ValueError(f"{name!r} is outside the folder or written already")

@@ -15,6 +15,7 @@ from quaver.cli import train
 from quaver.cli.doctor import doctor
 from quaver.cli.models import models
 from quaver.cli.output import hang_up, warn
+from quaver.cli.quantize import quantize
 from quaver.cli.say import say
 from quaver.core.errors import QuaverError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(say)
+app.command()(quantize)
 app.command()(models)
 app.command()(doctor)
 app.add_typer(train.app, name="train")

@@ -69,8 +69,8 @@ def put(model: nn.Module, name: str, layer: QuantisedLinear, role: Role, device_
 
 
 def linear_layers(model: nn.Module) -> dict[str, Linear]:
-    """The dense layers by name."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, Linear)}
+    """The layers by name that have not been quantised, nor stand in for one that has."""
+    return {name: m for name, m in model.named_modules() if type(m) is Linear}
 
 
 def check_patterns(recipe: Recipe, names: Iterable[str]) -> None:

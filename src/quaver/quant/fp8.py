@@ -40,6 +40,7 @@ class Fp8E5M2Linear(Fp8WeightLinear):
 
     format = Format.FP8_E5M2
     kind: ClassVar[torch.dtype] = torch.float8_e5m2
+    least_sqnr = 19.0
 
 
 class Fp8Linear(Fp8WeightLinear):

@@ -23,7 +23,7 @@ class Int4Linear(QuantisedLinear):
 
     format = Format.INT4
     group = GROUP
-    bits = 4
+    least_sqnr = 13.0
 
     @classmethod
     def encode(cls, groups: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ class Int8Linear(QuantisedLinear):
 
     format = Format.INT8
     reads_on_cpu = True
+    least_sqnr = 30.0
 
     @classmethod
     def encode(cls, groups: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ class QuantisedLinear(nn.Module):
     format: ClassVar[Format]
     reads_on_cpu: ClassVar[bool] = False  # whether `product` reads weights as kept, on a CPU too
     group: ClassVar[int | None] = None  # inputs that share a scale; None: a whole row
-    bits: ClassVar[int] = 8
+    least_sqnr: ClassVar[float] = 25.0  # dB; a layer that rounding costs more stays dense
 
     def __init__(self, weight: QuantisedWeight, bias: Tensor | None) -> None:
         super().__init__()

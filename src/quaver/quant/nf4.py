@@ -26,7 +26,7 @@ class Nf4Linear(QuantisedLinear):
 
     format = Format.NF4
     group = GROUP
-    bits = 4
+    least_sqnr = 14.0
 
     @classmethod
     def encode(cls, groups: Tensor) -> tuple[Tensor, Tensor]:

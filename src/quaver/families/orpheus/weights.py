@@ -7,6 +7,8 @@ from quaver.families.orpheus.config import OrpheusConfig
 
 # Rope frequencies are computed, not stored.
 _COMPUTED = ("*.rotary_emb.inv_freq",)
+# Of a model whose head is not the embedding.
+HEAD = Source("head.weight", ("lm_head.weight",))
 
 
 def sources(config: OrpheusConfig) -> list[Source]:
@@ -19,7 +21,7 @@ def sources(config: OrpheusConfig) -> list[Source]:
         Source("backbone.norm.weight", ("model.norm.weight",)),
     ]
     if not config.tie_word_embeddings:
-        found.append(Source("head.weight", ("lm_head.weight",)))
+        found.append(HEAD)
     for index in range(shape.num_hidden_layers):
         ours, theirs = f"backbone.layers.{index}", f"model.layers.{index}"
         found += [
@@ -47,3 +49,10 @@ def ignored(config: OrpheusConfig) -> tuple[str, ...]:
     """Patterns of stored tensors that are not read. A tied head may be stored all the same; it is
     the embedding then, for transformers and vLLM too."""
     return (*_COMPUTED, "lm_head.weight") if config.tie_word_embeddings else _COMPUTED
+
+
+def normed(config: OrpheusConfig) -> dict[str, str]:
+    """Linear layers whose inputs come straight from a norm, which nothing else reads: its name."""
+    layers = [f"backbone.layers.{i}" for i in range(config.transformer.num_hidden_layers)]
+    attention = {f"{layer}.attention.qkv": f"{layer}.attention_norm" for layer in layers}
+    return attention | {f"{layer}.mlp.gate_up": f"{layer}.mlp_norm" for layer in layers}

@@ -1,0 +1,79 @@
+"""What a model's layers see while it speaks: gathered once, in one pass, for whoever needs it.
+
+Sequences are prompts with the codes that the model itself answered: prompts alone, which is what
+calibration on text amounts to, never show a layer what it works on nearly all of its life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Of the inputs [n, in] of one layer: how many, the largest of each channel, and if wanted the
+    sum of their outer products [in, in]."""
+
+    count: int = 0
+    largest: Tensor | None = None
+    products: Tensor | None = None
+
+    def add(self, x: Tensor, with_products: bool) -> None:
+        """Take x [..., in]."""
+        flat = x.detach().flatten(0, -2).float()
+        largest = flat.abs().amax(dim=0)
+        self.count += len(flat)
+        self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
+        if with_products:
+            products = flat.T @ flat
+            self.products = products if self.products is None else self.products + products
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was seen, by layer."""
+
+    inputs: dict[str, Inputs] = field(default_factory=dict)
+    tokens: int = 0
+
+
+@torch.inference_mode()
+def calibrate(
+    model: nn.Module,
+    layers: Collection[str],
+    sequences: Sequence[Tensor],
+    *,
+    products_of: Collection[str] = (),
+    progress: Callable[[int], None] = lambda done: None,
+) -> Calibration:
+    """Run `model` over token sequences [t] and watch the inputs of the layers called `layers`.
+
+    `products_of` names those whose outer products are wanted, in * in * 4 bytes each.
+    """
+    seen = Calibration({name: Inputs() for name in layers}, sum(len(s) for s in sequences))
+    with _watched(model, seen, products_of):
+        for number, sequence in enumerate(sequences):
+            model(sequence[None])
+            progress(number + 1)
+    return seen
+
+
+@contextmanager
+def _watched(model: nn.Module, seen: Calibration, products_of: Collection[str]) -> Iterator[None]:
+    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            seen.inputs[name].add(arguments[0], name in products_of)
+
+        return model.get_submodule(name).register_forward_pre_hook(hook)
+
+    handles = [watch(name) for name in seen.inputs]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

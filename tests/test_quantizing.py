@@ -1,0 +1,336 @@
+"""`quantize` from a folder to a folder: what it makes, who can read it, and what it refuses."""
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
+
+import quaver
+from llama import CPU, TOKENS, llama
+from quaver.checkpoints import write
+from quaver.checkpoints.source import resolve
+from quaver.core.errors import CheckpointError, InputError
+from quaver.families.orpheus.weights import normed
+from quaver.loading import load_orpheus, stored_recipe
+from quaver.precision import Format, Role, find_recipe
+from quaver.quality.panel import PLAIN_SENTENCES
+from quaver.quant.apply import LAYERS, dequantise
+from quaver.quant.calibration import calibrate
+from quaver.quant.gptq import gptq
+from quaver.quant.int4 import Int4Linear
+from quaver.quant.layer import QuantisedLinear
+from quaver.quant.smooth import smoothing
+from quaver.quant.texts import CALIBRATION_TEXTS
+from quaver.quantizing import quantize
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("original")
+    llama().save_pretrained(folder)
+    return folder
+
+
+def write_model(folder: Path, original: Path, weights: dict[str, torch.Tensor]) -> Path:
+    """A folder with the configuration of `original` and these weights."""
+    folder.mkdir()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_bytes((original / "config.json").read_bytes())
+    return folder
+
+
+def make(original: Path, out: Path, recipe: str, **options) -> Path:
+    """Without calibration, which needs a model that speaks."""
+    quantize(str(original), out, recipe, device="cpu", **options)
+    return out
+
+
+@pytest.mark.parametrize("recipe", ["fp8", "fp8-block", "fp8-weight", "int8", "nf4", "fp8-e5m2"])
+def test_what_is_written_is_what_loading_makes(recipe, original, tmp_path):
+    made = load_orpheus(
+        make(original, tmp_path / "out", recipe), "made", stored_recipe(tmp_path / "out"), CPU
+    )
+    loaded = load_orpheus(original, "original", find_recipe(recipe), CPU)
+    assert str(stored_recipe(tmp_path / "out")) == recipe
+    for (name, ours), theirs in zip(made.named_parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(ours.float(), theirs.float()), name
+
+
+@pytest.mark.parametrize(
+    "recipe", ["fp8", "fp8-block", "fp8-weight", "int8", "int8,*.down=fp8-weight"]
+)
+def test_transformers_reads_the_same_weights(recipe, original, tmp_path):
+    out = make(original, tmp_path / "out", recipe)
+    reference = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    ours = load_orpheus(out, "made", find_recipe("fp32"), CPU)
+    with torch.inference_mode():
+        reference(TOKENS)  # the first pass unpacks its weights
+        for module in reference.modules():
+            if scheme := getattr(module, "quantization_scheme", None):
+                scheme.input_activations = None  # weights alone: inputs are compared elsewhere
+        wanted, found = reference(TOKENS).logits, ours(TOKENS)
+        plain = llama()(TOKENS).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+    assert (wanted - plain).abs().max() > 1e-2, "the comparison can fail"
+
+
+def test_the_manifest_says_what_was_done(original, tmp_path):
+    report = quantize(str(original), tmp_path / "out", "int8,*.down=nf4", device="cpu")
+    manifest = json.loads((tmp_path / "out" / "quaver.json").read_text())
+    assert manifest["asked"] == "int8,*.down=nf4"
+    recipe = find_recipe(manifest["recipe"])
+    found = recipe.layer_format("backbone.layers.1.mlp.down", Role.BACKBONE)
+    assert found is Format.NF4
+    assert set(manifest["source"]["sha256"]) == {"model.safetensors"}
+    assert [layer["sqnr_db"] for layer in manifest["layers"]] == sorted(
+        layer["sqnr_db"] for layer in manifest["layers"]
+    )
+    by_name = {layer.name: layer for layer in report.layers}
+    weight = llama().state_dict()["model.layers.1.mlp.down_proj.weight"].double()
+    back = dequantise(LAYERS[Format.NF4].quantise(weight)).double()
+    wanted = 10 * torch.log10(weight.square().sum() / (weight - back).square().sum())
+    assert by_name["backbone.layers.1.mlp.down"].sqnr_db == pytest.approx(float(wanted), abs=1e-6)
+    sizes = sum(tensor.nbytes for tensor in load_file(tmp_path / "out/model.safetensors").values())
+    assert report.bytes_after == sizes < report.bytes_before / 2
+
+
+def test_a_layer_that_rounding_would_spoil_stays_dense(original, tmp_path):
+    weights = load_file(original / "model.safetensors")
+    weights["model.layers.1.self_attn.k_proj.weight"][:, 0] = 1.0  # sixteen times the others
+    folder = write_model(tmp_path / "spoiled", original, weights)
+    report = quantize(str(folder), tmp_path / "out", "int8", device="cpu", least_sqnr=41.0)
+    assert [layer.name for layer in report.kept] == ["backbone.layers.1.attention.qkv"]
+    assert report.recipe == "int8,backbone.layers.1.attention.qkv=bf16"
+    made = load_orpheus(tmp_path / "out", "made", stored_recipe(tmp_path / "out"), CPU)
+    assert not isinstance(made.backbone.layers[1].attention.qkv, QuantisedLinear)
+    reference = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    with torch.inference_mode():
+        found = load_orpheus(tmp_path / "out", "made", find_recipe("fp32"), CPU)(TOKENS)
+        torch.testing.assert_close(found, reference(TOKENS).logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_all_layers_means_the_head_too(tied, tmp_path):
+    folder = tmp_path / "original"
+    llama(tied=tied).save_pretrained(folder)
+    report = quantize(str(folder), tmp_path / "out", "int8", device="cpu", all_layers=True)
+    assert report.recipe == "int8,head=int8"
+    assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
+    made = load_orpheus(tmp_path / "out", "made", stored_recipe(tmp_path / "out"), CPU)
+    assert made.head.format is Format.INT8
+    reference = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    with torch.inference_mode():
+        found = load_orpheus(tmp_path / "out", "made", find_recipe("fp32"), CPU)(TOKENS)
+        torch.testing.assert_close(found, reference(TOKENS).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_a_head_that_stays_dense_stays_tied(tmp_path):
+    folder = tmp_path / "original"
+    llama(tied=True).save_pretrained(folder)
+    options = {"device": "cpu", "all_layers": True, "least_sqnr": 200.0}
+    report = quantize(str(folder), tmp_path / "out", "int8", **options)
+    assert len(report.kept) == len(report.layers) == 9
+    assert "lm_head.weight" not in load_file(tmp_path / "out/model.safetensors")
+    assert stored_recipe(tmp_path / "out") == find_recipe("bf16")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("bf16", "recipe 'bf16' quantises no layer"),
+        ("int9", "unknown recipe 'int9'"),
+        ("int8,*.dwon=bf16", r"no layer is called \*\.dwon"),
+        ("int4,*.down=bf16,head=nf4", "300 inputs do not divide"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(recipe, message, original, tmp_path):
+    folder = tmp_path / "odd"
+    llama(hidden_size=300).save_pretrained(folder)
+    with pytest.raises(InputError, match=message):
+        quantize(str(folder), tmp_path / "out", recipe, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_quantised_is_not_quantised_again(original, tmp_path):
+    once = make(original, tmp_path / "once", "int8")
+    with pytest.raises(
+        InputError, match=r"once is quantised already .compressed-tensors.; give the"
+    ):
+        make(once, tmp_path / "twice", "nf4")
+    with pytest.raises(CheckpointError, match="once exists already"):
+        make(original, once, "int8")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused_by_name(bad, original, tmp_path):
+    weights = load_file(original / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = bad
+    folder = write_model(tmp_path / "bad", original, weights)
+    with pytest.raises(
+        CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight .* infinities or NaN"
+    ):
+        make(folder, tmp_path / "out", "int8")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad"]
+
+
+def test_a_truncated_file_is_refused(original, tmp_path):
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    data = (original / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    (folder / "config.json").write_bytes((original / "config.json").read_bytes())
+    with pytest.raises(CheckpointError, match="cut short or damaged"):
+        make(folder, tmp_path / "out", "int8")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut"]
+
+
+def test_a_full_disk_leaves_nothing(original, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(write, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left on device; nothing was kept"):
+        make(original, tmp_path / "out", "int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_leaves_nothing_or_all(original, tmp_path):
+    """At ever later moments of a run, until one gets through."""
+    command = [sys.executable, "-m", "quaver.cli.main", "quantize", str(original)]
+    whole = False
+    for attempt in range(40):
+        out = tmp_path / f"out{attempt}"
+        process = subprocess.Popen(
+            [*command, str(out), "--recipe", "fp8-block", "--device", "cpu"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(1.5 + 0.3 * attempt)
+        process.send_signal(signal.SIGKILL)
+        killed = process.wait() == -signal.SIGKILL
+        if out.exists():
+            load_orpheus(out, "made", stored_recipe(out), CPU)
+            whole = True
+        if not killed:
+            break
+    assert whole, "a run that was not killed makes its folder"
+
+
+# Calibration: the bundled voice is small enough to be watched here.
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A folder made by `int8-dynamic`, its report, and the model that it was made of."""
+    out = tmp_path_factory.mktemp("watched") / "out"
+    report = quantize("nano", out, "int8-dynamic,*.down=fp8-static", device="cpu", samples=2)
+    return out, report
+
+
+def test_it_watches_the_model_speak(watched):
+    out, report = watched
+    assert report.calibration["texts"] == 2
+    # 2 texts of about 4 s have some 700 codes beside their 140 letters
+    assert report.calibration["tokens"] > 300
+    assert quaver.load(out, device="cpu").info()["recipe"] == report.recipe
+    again = quantize("nano", out.parent / "again", "fp8-static", device="cpu", samples=2)
+    assert again.calibration == report.calibration
+
+
+def test_a_static_scale_is_the_largest_input_that_was_seen(watched):
+    out, _ = watched
+    weights = load_file(out / "model.safetensors")
+    scales = [v for k, v in weights.items() if k.endswith("down_proj.input_scale")]
+    assert len(scales) == 6
+    assert all(1e-4 < float(scale) < 1.0 for scale in scales)
+    assert len({float(scale) for scale in scales}) > 1
+
+
+def test_smoothing_changes_nothing_but_what_is_rounded(watched):
+    out, _ = watched
+    smoothed = load_file(out / "model.safetensors")
+    plain = load_file(resolve("nano").path / "model.safetensors")
+    norm = "model.layers.0.input_layernorm.weight"
+    divisors = plain[norm].float() / smoothed[norm].float()
+    assert divisors.max() / divisors.min() > 2
+    name = "model.layers.0.self_attn.q_proj.weight"
+    back = smoothed[name].float() * smoothed[f"{name}_scale"].float() / divisors
+    step = smoothed[f"{name}_scale"].float() / divisors
+    assert ((back - plain[name].float()).abs() <= 0.51 * step + 2**-7 * back.abs()).all()
+
+
+def test_smoothing_helps_where_one_channel_is_loud():
+    torch.manual_seed(0)
+    x, weight = torch.randn(200, 128), torch.randn(64, 128)
+    x[:, 7] *= 60
+    layer = LAYERS[Format.INT8_DYNAMIC]
+    divisors = smoothing(x.abs().amax(0), weight)
+
+    def error(inputs, matrix):
+        back = dequantise(layer.quantise(matrix))
+        return (layer.round_input(inputs, None) @ back.T - x @ weight.T).square().mean()
+
+    assert error(x / divisors, weight * divisors) < 0.2 * error(x, weight)
+    assert torch.isfinite(smoothing(torch.zeros(128), torch.zeros(64, 128))).all()
+
+
+def test_gptq_makes_up_for_its_errors():
+    torch.manual_seed(1)
+    mixing = torch.randn(256, 256) / 16 + torch.eye(256)
+    x, weight = torch.randn(2000, 256) @ mixing, torch.randn(96, 256)
+    wanted = x @ weight.T
+
+    def error(made):
+        return (x @ dequantise(made).T - wanted).square().mean()
+
+    assert error(gptq(weight, x.T @ x)) < 0.7 * error(Int4Linear.quantise(weight))
+    # inputs that tell nothing apart leave rounding to nearest
+    even = gptq(weight, torch.eye(256))
+    assert torch.equal(even.elements, Int4Linear.quantise(weight).elements)
+    x[:, 3] = 0
+    assert error(gptq(weight, x.T @ x)) < torch.inf
+    assert torch.isfinite(dequantise(gptq(weight, torch.zeros(256, 256)))).all()
+
+
+def test_statistics_are_those_of_the_inputs():
+    torch.manual_seed(2)
+    model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 8))
+    sequences = [torch.tensor([1, 2, 3]), torch.tensor([4, 9])]
+    seen = calibrate(model, ["1"], sequences, products_of=["1"]).inputs["1"]
+    x = model[0](torch.cat(sequences)).detach()
+    assert seen.count == 5
+    torch.testing.assert_close(seen.largest, x.abs().amax(0))
+    torch.testing.assert_close(seen.products, x.T @ x)
+    assert not model[1]._forward_pre_hooks, "the model is left as it was"
+
+
+def test_a_file_of_texts_is_read(tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("One text.\n\nAnd another.\n")
+    options = {"device": "cpu", "calibration": texts}
+    report = quantize("nano", tmp_path / "out", "fp8-static,*.qkv=bf16", **options)
+    assert report.calibration["texts"] == 2
+    texts.write_text("\n \n")
+    with pytest.raises(InputError, match="has no text; give one text a line"):
+        quantize("nano", tmp_path / "none", "fp8-static", **options)
+
+
+def test_calibration_does_not_read_the_panel():
+    assert len(set(CALIBRATION_TEXTS)) == len(CALIBRATION_TEXTS) >= 20
+    assert not set(CALIBRATION_TEXTS) & set(PLAIN_SENTENCES)
+
+
+def test_norms_and_layers_are_paired():
+    model = load_orpheus(resolve("nano").path, "nano", find_recipe("bf16"), CPU)
+    pairs = normed(model.config)
+    assert len(pairs) == 2 * model.config.transformer.num_hidden_layers
+    for layer, norm in pairs.items():
+        assert model.get_submodule(layer).weight.shape[1] == len(model.get_submodule(norm).weight)
