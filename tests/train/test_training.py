@@ -208,12 +208,24 @@ def test_an_epoch_has_every_sequence_once_and_repeats_by_seed():
         batches = (bank.batch(first + step, 512, seed) for step in range(count))
         return [inputs[:, 0].tolist() for inputs, _ in batches]
 
-    count = len(bank._epoch(0, 512, 0))
+    count = len(bank._grouped(512))
     assert count > 2
     assert sorted(functools.reduce(operator.iadd, epoch(0, 7), [])) == list(range(40))
     assert epoch(0, 7) == epoch(0, 7)
     assert epoch(0, 7) != epoch(count, 7)
     assert epoch(0, 7) != epoch(0, 8)
+
+
+def test_batches_are_planned_once(monkeypatch):
+    """Planning passes over all utterances, which with many takes longer than a step."""
+    sorts = []
+    monkeypatch.setattr(
+        np, "argsort", lambda *a, sort=np.argsort, **k: sorts.append(a) or sort(*a, **k)
+    )
+    bank = TokenBank([np.full(5 + i, i, np.int32) for i in range(40)], [2] * 40, CPU)
+    for step in range(50):
+        bank.batch(step, 512, 0)
+    assert len(sorts) == 1
 
 
 @pytest.mark.slow

@@ -99,8 +99,8 @@ def quantization_config(layers: Mapping[str, Format]) -> dict[str, Any]:
         layout, weights, inputs = _WRITTEN[chosen]
         config_groups[f"group_{number}"] = {
             "targets": ["Linear"] if number == 0 else groups[chosen],
-            "weights": weights,
-            "input_activations": inputs,
+            "weights": dict(weights),
+            "input_activations": None if inputs is None else dict(inputs),
             "output_activations": None,
             "format": layout.value,
         }

@@ -52,7 +52,7 @@ class TokenBank:
         self._first = torch.from_numpy(np.cumsum([0, *lengths[:-1]])).to(device)
         self._length = torch.from_numpy(lengths).to(device)
         self._speech = torch.tensor(starts, device=device)
-        self._plan: tuple[tuple[int, int], list[NDArray[np.int64]]] | None = None
+        self._groups: dict[int, list[NDArray[np.int64]]] = {}
 
     @property
     def tokens(self) -> int:
@@ -60,14 +60,15 @@ class TokenBank:
 
     def batch(self, step: int, batch_tokens: int, seed: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets [n, t] of a step; targets outside of speech are IGNORE."""
-        per_epoch = len(self._epoch(0, batch_tokens, seed))
-        plan = self._epoch(step // per_epoch, batch_tokens, seed)
-        return self._gather(plan[step % per_epoch])
+        groups = self._grouped(batch_tokens)
+        epoch, place = divmod(step, len(groups))
+        order = np.random.default_rng((seed, epoch)).permutation(len(groups))
+        return self._gather(groups[order[place]])
 
-    def _epoch(self, epoch: int, batch_tokens: int, seed: int) -> list[NDArray[np.int64]]:
-        """Batches of one epoch: neighbours in length, in random order."""
-        if self._plan is None or self._plan[0] != (seed, epoch):
-            # the number of batches must not depend on the epoch, so grouping is drawn once
+    def _grouped(self, batch_tokens: int) -> list[NDArray[np.int64]]:
+        """Neighbours in length, as many as make a batch: the same in every epoch, and found once,
+        since a pass over all utterances takes longer than a step."""
+        if batch_tokens not in self._groups:
             order = np.argsort(self._lengths, kind="stable")
             groups: list[NDArray[np.int64]] = []
             group: list[int] = []
@@ -76,10 +77,8 @@ class TokenBank:
                     groups.append(np.array(group))
                     group = []
                 group.append(i)
-            groups.append(np.array(group))
-            generator = np.random.default_rng((seed, epoch))
-            self._plan = (seed, epoch), [groups[i] for i in generator.permutation(len(groups))]
-        return self._plan[1]
+            self._groups[batch_tokens] = [*groups, np.array(group)]
+        return self._groups[batch_tokens]
 
     def _gather(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         device = self._tokens.device
