@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from quaver.bench.machine import write_result
 from quaver.core.errors import InputError, QuaverError
-from quaver.loading import find_device, load_codec, use_fitting_threads
+from quaver.loading.parts import find_device, load_codec, use_fitting_threads
 from quaver.quality.metrics.speaker import SpeakerClassifier
 from quaver.quality.metrics.wer import WordErrorRate
 from quaver.quality.panel import PLAIN_SENTENCES

@@ -21,7 +21,7 @@ import torch
 
 import quaver
 from quaver.bench.machine import write_result
-from quaver.loading import find_device, use_fitting_threads
+from quaver.loading.parts import find_device, use_fitting_threads
 from quaver.synthesizer import SpeechSynthesizer
 
 TEXT = "The train was late, so we walked along the river and talked about the summer."

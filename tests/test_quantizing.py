@@ -19,7 +19,7 @@ from quaver.checkpoints import write
 from quaver.checkpoints.source import resolve
 from quaver.core.errors import CheckpointError, InputError
 from quaver.families.orpheus.weights import normed
-from quaver.loading import load_orpheus, stored_recipe
+from quaver.loading.orpheus import load_orpheus, stored_recipe
 from quaver.precision import Format, Role, find_recipe
 from quaver.quality.panel import PLAIN_SENTENCES
 from quaver.quant.apply import LAYERS, dequantise
@@ -53,7 +53,9 @@ def make(original: Path, out: Path, recipe: str, **options) -> Path:
     return out
 
 
-@pytest.mark.parametrize("recipe", ["fp8", "fp8-block", "fp8-weight", "int8", "nf4", "fp8-e5m2"])
+@pytest.mark.parametrize(
+    "recipe", ["fp8,kv=bf16", "fp8-block", "fp8-weight", "int8", "nf4", "fp8-e5m2"]
+)
 def test_what_is_written_is_what_loading_makes(recipe, original, tmp_path):
     made = load_orpheus(
         make(original, tmp_path / "out", recipe), "made", stored_recipe(tmp_path / "out"), CPU
@@ -65,7 +67,7 @@ def test_what_is_written_is_what_loading_makes(recipe, original, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "recipe", ["fp8", "fp8-block", "fp8-weight", "int8", "int8,*.down=fp8-weight"]
+    "recipe", ["fp8,kv=bf16", "fp8-block", "fp8-weight", "int8", "int8,*.down=fp8-weight"]
 )
 def test_transformers_reads_the_same_weights(recipe, original, tmp_path):
     out = make(original, tmp_path / "out", recipe)
@@ -254,6 +256,33 @@ def test_a_static_scale_is_the_largest_input_that_was_seen(watched):
     assert len({float(scale) for scale in scales}) > 1
 
 
+def test_an_fp8_cache_is_calibrated(tmp_path):
+    out = tmp_path / "out"
+    report = quantize("nano", out, "fp8", device="cpu", samples=2)
+    assert report.recipe == "fp8"
+    weights = load_file(out / "model.safetensors")
+    scales = {k: float(v) for k, v in weights.items() if k.endswith(("k_scale", "v_scale"))}
+    layers = json.loads((out / "config.json").read_text())["num_hidden_layers"]
+    assert len(scales) == 2 * layers == len(set(scales.values()))
+    model = load_orpheus(out, "made", stored_recipe(out), CPU)
+    assert model.kv_scales.flatten().tolist() == pytest.approx(list(scales.values())[: 2 * layers])
+    voice = quaver.load(out, device="cpu")
+    dense = quaver.load(out, "fp8,kv=bf16", "cpu")
+    # twelve hundred bytes a position shrink to half
+    assert voice.info()["cache_bytes"] * 2 == dense.info()["cache_bytes"]
+    assert len(voice.generate("Hello there.", seed=1).samples)
+    reference = LlamaForCausalLM.from_pretrained(out)  # transformers knows them too
+    assert reference.model.layers[0].self_attn.k_scale is not None
+
+
+def test_some_scales_of_a_cache_are_not_enough(original, tmp_path):
+    weights = load_file(original / "model.safetensors")
+    weights["model.layers.0.self_attn.k_scale"] = torch.ones(1)
+    folder = write_model(tmp_path / "some", original, weights)
+    with pytest.raises(CheckpointError, match="has 1 scales of keys and values and 4 belong"):
+        load_orpheus(folder, "some", find_recipe("fp32"), CPU)
+
+
 def test_smoothing_changes_nothing_but_what_is_rounded(watched):
     out, _ = watched
     smoothed = load_file(out / "model.safetensors")
@@ -300,16 +329,31 @@ def test_gptq_makes_up_for_its_errors():
     assert torch.isfinite(dequantise(gptq(weight, torch.zeros(256, 256)))).all()
 
 
+class Watchable(torch.nn.Module):
+    """A layer that reads embeddings and shows them to a store, as attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layer = torch.nn.Embedding(10, 8), torch.nn.Linear(8, 8)
+
+    def forward(self, tokens, store):
+        x = self.table(tokens)
+        k, _, mask = store.update(0, x[:, None], 2 * x[:, None])
+        assert torch.equal(mask[0, 0], torch.ones_like(mask[0, 0]).tril())
+        return self.layer(k[:, 0])
+
+
 def test_statistics_are_those_of_the_inputs():
     torch.manual_seed(2)
-    model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 8))
+    model = Watchable()
     sequences = [torch.tensor([1, 2, 3]), torch.tensor([4, 9])]
-    seen = calibrate(model, ["1"], sequences, products_of=["1"]).inputs["1"]
-    x = model[0](torch.cat(sequences)).detach()
-    assert seen.count == 5
+    found = calibrate(model, ["layer"], sequences, products_of=["layer"])
+    x, seen = model.table(torch.cat(sequences)).detach(), found.inputs["layer"]
+    assert seen.count == found.tokens == 5
     torch.testing.assert_close(seen.largest, x.abs().amax(0))
     torch.testing.assert_close(seen.products, x.T @ x)
-    assert not model[1]._forward_pre_hooks, "the model is left as it was"
+    torch.testing.assert_close(found.kv_largest, x.abs().max() * torch.tensor([[1.0, 2.0]]))
+    assert not model.layer._forward_pre_hooks, "the model is left as it was"
 
 
 def test_a_file_of_texts_is_read(tmp_path):

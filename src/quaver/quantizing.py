@@ -29,16 +29,13 @@ from quaver.checkpoints.source import CONFIG, ModelFolder, resolve
 from quaver.checkpoints.write import write_checkpoint
 from quaver.core.errors import CheckpointError, InputError
 from quaver.engine.engine import Engine, Job
+from quaver.engine.keeping import DenseKeeping
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
-from quaver.families.orpheus.weights import HEAD, ignored, normed, sources
-from quaver.loading import (
-    find_device,
-    load_orpheus,
-    read_sampling,
-    read_tokenizer,
-)
+from quaver.families.orpheus.weights import HEAD, ignored, kv_scales, normed, sources
+from quaver.loading.orpheus import load_orpheus
+from quaver.loading.parts import find_device, read_sampling, read_tokenizer
 from quaver.precision import Format, Recipe, Role, find_recipe
 from quaver.precision.recipe import describe
 from quaver.precision.weight import QuantisedWeight
@@ -52,6 +49,8 @@ MANIFEST = "quaver.json"
 MAX_SHARD_BYTES = 2 * 2**30  # all that is held besides one layer
 MAX_FILE_BYTES = 100 * 2**20  # of what goes along beside the weights
 MAX_CALIBRATION_CHARS = 100_000
+FP8_LARGEST = torch.finfo(torch.float8_e4m3fn).max
+LEAST_LARGEST = 1e-12  # of what was seen: nothing but zeros gives no scale
 # Formats that are made better by knowing inputs; `Format.calibrated` ones cannot be made without.
 WATCHED = frozenset({Format.FP8_STATIC, Format.INT8_DYNAMIC, Format.INT4})
 
@@ -127,13 +126,8 @@ def quantize(
     work = _Work(folder, chosen, place, least_sqnr)
     with open_tensors(folder.path) as reader:
         work.check(reader)
-        if watched := work.watched():
-            texts = _texts(calibration)[:samples]
-            if not texts:
-                raise InputError(
-                    f"recipe '{chosen}' needs calibration; give --samples of 1 or more"
-                )
-            work.look(watched, texts, seed, report)
+        if work.watched or work.kv is Format.FP8:
+            work.look(_texts(calibration)[:samples], seed, report)
         write_checkpoint(
             out,
             work.converted(reader, report),
@@ -214,12 +208,19 @@ class _Work:
             math.prod(reader.shape(name)) * reader.dtype(name).itemsize for name in reader.names()
         )
 
+    @property
+    def kv(self) -> Format:
+        """The cache's format, as far as a checkpoint can say it."""
+        return Format.FP8 if self.recipe.format(Role.KV) is Format.FP8 else Format.BF16
+
+    @property
     def watched(self) -> list[str]:
         """Layers whose inputs must be known."""
         return [name for name, chosen in self.formats.items() if chosen in WATCHED]
 
-    def look(self, layers: list[str], texts: Sequence[str], seed: int, report: Report) -> None:
-        """Let the model speak `texts` and watch `layers`; find out what smooths them."""
+    def look(self, texts: Sequence[str], seed: int, report: Report) -> None:
+        """Let the model speak `texts` and watch its layers; find out what smooths them."""
+        layers = self.watched
         dense = find_recipe("fp32" if self.device.type == "cpu" else "bf16")
         model = load_orpheus(self.folder.path, self.folder.name, dense, self.device)
         spoken = _speak(model, self.folder.path, texts, seed, self.device, report)
@@ -254,6 +255,10 @@ class _Work:
                 self.bytes_after += tensor.nbytes
                 yield name, tensor
             report(Progress("quantising", min(done, self.bytes_before), self.bytes_before))
+        if self.seen.kv_largest is not None and self.kv is Format.FP8:
+            scales = self.seen.kv_largest.clamp(min=LEAST_LARGEST) / FP8_LARGEST
+            for names, pair in zip(kv_scales(self.shape), scales.cpu(), strict=True):
+                yield from zip(names, pair.split(1), strict=True)
 
     def _convert(self, target: str, parts: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
         """One weight's tensors. Its parts get one format, since engines join them again."""
@@ -297,8 +302,7 @@ class _Work:
         input_scale = None
         if chosen.calibrated:
             assert seen is not None and seen.largest is not None, "such layers are watched"
-            largest = float(torch.finfo(torch.float8_e4m3fn).max)
-            input_scale = (seen.largest.amax().clamp(min=1e-12) / largest).cpu()
+            input_scale = (seen.largest.amax().clamp(min=LEAST_LARGEST) / FP8_LARGEST).cpu()
         return QuantisedWeight(chosen, made.elements.cpu(), made.scale.cpu(), input_scale)
 
     def config(self) -> dict[str, Any]:
@@ -309,12 +313,13 @@ class _Work:
             names |= {part.removesuffix(".weight"): chosen for part in parts}
         tied = self.shape.tie_word_embeddings and not self.formats["head"].quantised
         new = {"torch_dtype": "bfloat16", "tie_word_embeddings": tied}
-        return {**self.values, **new, KEY: quantization_config(names)}
+        return {**self.values, **new, KEY: quantization_config(names, self.kv)}
 
     def made(self) -> Recipe:
         """The recipe of what was made: what had to stay dense is an override."""
         roles = {name: linear.role for name, linear in self.linears.items()}
-        return describe({name: (roles[name], chosen) for name, chosen in self.formats.items()})
+        formats = {name: (roles[name], chosen) for name, chosen in self.formats.items()}
+        return describe(formats, self.kv)
 
     def manifest(self) -> bytes:
         """`quaver.json`: where this comes from and what was done."""
@@ -362,7 +367,7 @@ def _speak(
         model,
         slots=min(len(texts), 8),
         max_length=model.max_positions,
-        kv_dtype=dtype,
+        keeping=DenseKeeping(dtype),
         hidden_dtype=dtype,
         device=device,
     )

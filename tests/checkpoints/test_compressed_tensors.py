@@ -14,13 +14,13 @@ from llama import CPU, TOKENS, llama
 from quaver.core.errors import CheckpointError, InputError
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import sources
-from quaver.loading import load_orpheus, stored_recipe
-from quaver.precision import Format, find_recipe
+from quaver.loading.orpheus import load_orpheus, stored_recipe
+from quaver.precision import Role, find_recipe
 from quaver.quant.layer import QuantisedLinear
 
 PRESETS = {
     "FP8": "fp8-static",
-    "FP8_DYNAMIC": "fp8",
+    "FP8_DYNAMIC": "fp8,kv=bf16",
     "FP8_BLOCK": "fp8-block",
     "W8A8": "int8-dynamic",
     "W8A16": "int8",
@@ -85,7 +85,7 @@ def test_what_it_compresses_gives_the_same_logits(theirs, monkeypatch):
     model = in_fp32(folder, monkeypatch)
     assert str(stored_recipe(folder)) == PRESETS[preset]
     quantised = [m.format for m in model.modules() if isinstance(m, QuantisedLinear)]
-    assert quantised == [Format(PRESETS[preset])] * 8
+    assert quantised == [find_recipe(PRESETS[preset]).format(Role.BACKBONE)] * 8
     reference = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
         wanted, found = reference(TOKENS).logits, model(TOKENS)
@@ -137,7 +137,7 @@ def test_it_can_be_dequantised(theirs):
 def test_another_quantised_recipe_is_refused(theirs):
     preset, folder = theirs
     with pytest.raises(
-        InputError, match=f"in {PRESETS[preset]}, and recipe 'nf4' wants nf4; leave"
+        InputError, match=f"in {PRESETS[preset].split(',')[0]}, and recipe 'nf4' wants nf4; leave"
     ):
         load_orpheus(folder, "llama", find_recipe("nf4"), CPU)
 

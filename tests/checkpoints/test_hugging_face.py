@@ -10,7 +10,7 @@ from transformers import BitsAndBytesConfig, FineGrainedFP8Config, LlamaForCausa
 
 from llama import CPU, TOKENS, llama
 from quaver.core.errors import CheckpointError
-from quaver.loading import load_orpheus, stored_recipe
+from quaver.loading.orpheus import load_orpheus, stored_recipe
 from quaver.precision import find_recipe
 from quaver.quant.layer import QuantisedLinear
 
@@ -118,7 +118,7 @@ def test_finegrained_blocks_are_the_same(original, tmp_path):
 def test_finegrained_without_blocks_has_one_scale(static, original, tmp_path, monkeypatch):
     write_finegrained(original, tmp_path, None, static)
     recipe = stored_recipe(tmp_path)
-    assert str(recipe) == ("fp8-static" if static else "fp8")
+    assert str(recipe) == ("fp8-static" if static else "fp8,kv=bf16")
     monkeypatch.setattr(QuantisedLinear, "reads_on_cpu", True)
     layer = load_orpheus(tmp_path, "theirs", recipe, CPU).backbone.layers[0].mlp.down
     weight = llama().state_dict()["model.layers.0.mlp.down_proj.weight"]

@@ -26,7 +26,7 @@ def quantised(chosen: Format, weight: torch.Tensor) -> QuantisedWeight:
 
 def open_written(folder, chosen: Format, stored: dict[str, torch.Tensor]) -> QuantisedReader:
     save_file({k: v.contiguous() for k, v in stored.items()}, folder / "model.safetensors")
-    schemes = Schemes(quantization_config({LAYER: chosen, "lm_head": Format.BF16}))
+    schemes = Schemes(quantization_config({LAYER: chosen, "lm_head": Format.BF16}, Format.BF16))
     return QuantisedReader(open_tensors(folder), [LAYER, "lm_head"], schemes, dequantise)
 
 
@@ -143,7 +143,7 @@ def test_what_a_scheme_has_no_place_for_is_left_over(tmp_path):
     ],
 )
 def test_targets_are_names_patterns_and_classes(targets, ignore, found):
-    config = quantization_config({LAYER: Format.INT8})
+    config = quantization_config({LAYER: Format.INT8}, Format.BF16)
     config["config_groups"]["group_0"]["targets"] = targets
     config["ignore"] = ignore
     assert (Schemes(config).scheme(LAYER, frozenset()) is not None) == found
@@ -161,7 +161,7 @@ def test_targets_are_names_patterns_and_classes(targets, ignore, found):
     ],
 )
 def test_a_scheme_is_all_of_its_arguments(change, told):
-    config = quantization_config({LAYER: Format.INT4})
+    config = quantization_config({LAYER: Format.INT4}, Format.BF16)
     Schemes(config)
     config["config_groups"]["group_0"]["weights"] |= change
     with pytest.raises(CheckpointError, match=f"quantised by a scheme .*{told}"):

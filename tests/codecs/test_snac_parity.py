@@ -13,7 +13,7 @@ from torch import Tensor
 from quaver.codecs.snac import Snac, SnacConfig
 from quaver.core.errors import CheckpointError, InputError
 from quaver.core.random import normal, stream_key
-from quaver.loading import load_codec
+from quaver.loading.parts import load_codec
 
 RELEASED = {
     "sampling_rate": 24000,

@@ -16,8 +16,9 @@ from quaver.core.protocols import CacheSpec, Choose, Frame, FrameModel, KVStore,
 from quaver.core.types import FinishReason, SamplingParams
 from quaver.engine.engine import Engine, FrameStream, Job
 from quaver.engine.guards import LoopGuard
+from quaver.engine.keeping import DenseKeeping
 from quaver.families.orpheus.model import Orpheus
-from quaver.loading import load_orpheus
+from quaver.loading.orpheus import load_orpheus
 from quaver.precision import find_recipe
 
 LIVELY = SamplingParams(temperature=1.0, top_p=1.0, repetition_penalty=1.0)
@@ -76,7 +77,7 @@ def make_engine(model: FrameModel, slots: int = 3, max_length: int = 200) -> Eng
         model,
         slots=slots,
         max_length=max_length,
-        kv_dtype=torch.float64,
+        keeping=DenseKeeping(torch.float64),
         hidden_dtype=torch.float64,
         device=torch.device("cpu"),
     )
@@ -315,7 +316,7 @@ def orpheus_engine(model: Orpheus, slots: int = 3, max_length: int = 400) -> Eng
         model,
         slots=slots,
         max_length=max_length,
-        kv_dtype=torch.float32,
+        keeping=DenseKeeping(torch.float32),
         hidden_dtype=torch.float32,
         device=model.embed.weight.device,
     )

@@ -17,10 +17,11 @@ from quaver.core.protocols import Prompt
 from quaver.core.types import FinishReason, SamplingParams
 from quaver.engine.cache import DecodeView, KVCache, PrefillView
 from quaver.engine.engine import Engine, Job
+from quaver.engine.keeping import DenseKeeping
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import sources
-from quaver.loading import load_orpheus
+from quaver.loading.orpheus import load_orpheus
 from quaver.precision import Format, Recipe, Role, find_recipe
 
 TEXT_TOKENS, BOOK, CONTROL = 40, 32, 10
@@ -141,7 +142,7 @@ def random_tokens(*shape: int, device: torch.device, seed: int = 0) -> Tensor:
 
 
 def open_cache(model: Orpheus, slots: int, length: int, dtype=torch.float32) -> KVCache:
-    cache = KVCache(model.cache_spec, slots, length, dtype, model.embed.weight.device)
+    cache = KVCache(model.cache_spec, slots, length, DenseKeeping(dtype), model.embed.weight.device)
     for slot in range(slots):
         cache.open(slot)
     return cache
@@ -247,7 +248,7 @@ def make_engine(model: Orpheus, slots: int = 1, recipe: Recipe = FP32) -> Engine
         model,
         slots=slots,
         max_length=448,
-        kv_dtype=recipe.format(Role.KV).dtype,
+        keeping=DenseKeeping(recipe.format(Role.KV).dtype),
         hidden_dtype=recipe.format(Role.BACKBONE).dtype,
         device=model.embed.weight.device,
     )
@@ -391,7 +392,7 @@ def test_the_released_size_has_the_tensors_of_llama(tied, count):
 
 def test_the_released_size_keeps_114688_bytes_a_token():
     model, _ = layout_3b(tied=True)
-    cache = KVCache(model.cache_spec, 1, 1, torch.bfloat16, torch.device("meta"))
+    cache = KVCache(model.cache_spec, 1, 1, DenseKeeping(torch.bfloat16), torch.device("meta"))
     assert cache.bytes == 114_688
     assert model.choices == (4097,) + (4096,) * 6
     assert (model.layout.first(0), model.layout.end_token) == (128266, 156938)

@@ -9,7 +9,8 @@ import quaver
 from quaver.core.errors import UnsupportedError
 from quaver.core.system import free_memory
 from quaver.families.orpheus.config import OrpheusConfig
-from quaver.loading import _weight_bytes, load_orpheus
+from quaver.loading import _weight_bytes
+from quaver.loading.orpheus import load_orpheus
 from quaver.precision import find_recipe
 from quaver.precision.auto import choose
 from quaver.precision.devices import DeviceKind

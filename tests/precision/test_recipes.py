@@ -65,7 +65,10 @@ def test_overrides_reach_roles_and_layers():
         ("int8,haed=bf16", "'haed=bf16' in recipe .* a role of embed, backbone, head"),
         ("int8,head=int7", "unknown format in 'head=int7'; allowed are fp32"),
         ("int8,head", "'head' in recipe 'int8,head' is no override"),
-        ("int8,kv=int8", "gives kv the format int8; allowed are bf16, fp16, fp32"),
+        (
+            "int8,kv=nf4",
+            "gives kv the format nf4; allowed are bf16, fp16, fp32, fp8, fp8-e5m2, int8",
+        ),
         ("bf16,codec=bf16", "gives codec the format bf16; allowed are fp32"),
         ("int8,*.down=fp32", r"multiplies \*.down as fp32, its neighbours as bfloat16"),
     ],

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import quaver
 from quaver.core.errors import InputError
-from quaver.loading import load_orpheus
+from quaver.loading.orpheus import load_orpheus
 from quaver.nn.linear import Linear
 from quaver.precision import Format, Role, find_recipe
 from quaver.precision.devices import DeviceKind, State, support

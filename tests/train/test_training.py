@@ -14,7 +14,7 @@ import torch
 
 import quaver
 from quaver.core.errors import CheckpointError, ConfigError
-from quaver.loading import load_codec
+from quaver.loading.parts import load_codec
 from quaver.nn.transformer import Transformer, TransformerConfig
 from quaver.precision import Role, find_recipe
 from quaver.train.codec import CodecTask

@@ -72,6 +72,7 @@ _WRITTEN: Mapping[Format, tuple[Layout, dict[str, Any], dict[str, Any] | None]] 
     Format.INT4: (Layout.PACKED, _weights("int", 4, "group", group_size=128), None),
     Format.NF4: (Layout.NF4, _weights("nf4", 4, "group", group_size=64), None),
 }
+_KV_FP8 = _weights("float", 8, "tensor")
 _OWN = (Format.FP8_E5M2, Format.NF4)
 _MIXED = "mixed-precision"
 _NAIVE = "naive-quantized"  # an old name for weights that are not packed
@@ -82,8 +83,8 @@ def written(chosen: Format) -> Scheme:
     return Scheme(chosen, _WRITTEN[chosen][0])
 
 
-def quantization_config(layers: Mapping[str, Format]) -> dict[str, Any]:
-    """The value of `quantization_config` for linear layers by their names in the file.
+def quantization_config(layers: Mapping[str, Format], kv: Format) -> dict[str, Any]:
+    """The value of `quantization_config` for linear layers by their names in the file, and a cache.
 
     The commonest quantised format is said of all layers, the others name theirs.
     """
@@ -111,7 +112,7 @@ def quantization_config(layers: Mapping[str, Format]) -> dict[str, Any]:
         "quantization_status": "compressed",
         "config_groups": config_groups,
         "ignore": dense,
-        "kv_cache_scheme": None,
+        "kv_cache_scheme": dict(_KV_FP8) if kv is Format.FP8 else None,
         "global_compression_ratio": None,
     }
 
@@ -121,6 +122,7 @@ class Schemes:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         method = config.get("quant_method")
+        self.kv = _kv(config.get("kv_cache_scheme"))
         self._groups: list[tuple[tuple[str, ...], Scheme]] = []
         self._ignored: tuple[str, ...] = ()
         self._by_tensors: tuple[Scheme, ...] = ()
@@ -209,6 +211,15 @@ def _variants(weights: Essence, inputs: Essence) -> set[tuple[Essence, Essence]]
         return {(weights, inputs)}
     kinds = ("tensor", "channel", "group")
     return {((*weights[:2], kind, *weights[3:]), inputs) for kind in kinds}
+
+
+def _kv(scheme: object) -> Format | None:
+    """The format that a cache was calibrated for."""
+    if scheme is None:
+        return None
+    if _essence(scheme) != _essence(_KV_FP8):
+        raise _unknown(f"kv_cache_scheme ({_told(scheme)})", "fp8 with a scale a tensor")
+    return Format.FP8
 
 
 def _finegrained(config: Mapping[str, Any]) -> Scheme:

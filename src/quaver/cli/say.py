@@ -169,7 +169,8 @@ def _speak(
     started = time.monotonic()
     with Console(stderr=True).status("") as line:  # shows nothing unless stderr is a terminal
         line.update(f"loading {place['model']}")
-        from quaver.loading import load, use_fitting_threads
+        from quaver.loading import load
+        from quaver.loading.parts import use_fitting_threads
 
         synthesizer = load(**place)
         load_seconds = time.monotonic() - started

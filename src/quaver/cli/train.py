@@ -86,7 +86,8 @@ def lm(
     device: Device = None,
 ) -> None:
     """Train the language model: text and codes."""
-    from quaver.loading import load_codec, read_weights
+    from quaver.loading.orpheus import read_weights
+    from quaver.loading.parts import load_codec
     from quaver.train.config import read_config
     from quaver.train.lm import LanguageModelTask
     from quaver.train.loop import run
@@ -101,7 +102,7 @@ def lm(
 
 
 def _device(name: str | None) -> torch.device:
-    from quaver.loading import find_device
+    from quaver.loading.parts import find_device
 
     return find_device(name)
 

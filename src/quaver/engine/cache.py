@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from quaver.core.protocols import CacheSpec
+from quaver.engine.keeping import KEYS, VALUES, Keeping
 
 
 class KVCache:
@@ -20,18 +21,22 @@ class KVCache:
         spec: CacheSpec,
         slots: int,
         max_length: int,
-        dtype: torch.dtype,
+        keeping: Keeping,
         device: torch.device,
     ) -> None:
-        shape = (spec.layers, 2, slots, spec.kv_heads, max_length, spec.head_dim)
-        self.store = torch.zeros(shape, dtype=dtype, device=device)
+        shape = (spec.layers, 2, slots, spec.kv_heads, max_length)
+        self.keeping = keeping
+        self.store = torch.zeros(*shape, spec.head_dim, dtype=keeping.storage, device=device)
+        self.steps = (
+            torch.zeros(shape, dtype=torch.bfloat16, device=device) if keeping.has_steps else None
+        )
         self.lengths = torch.zeros(slots, dtype=torch.int64, device=device)
         self.active = torch.zeros(slots, dtype=torch.int64, device=device)
         self.max_length = max_length
 
     @property
     def bytes(self) -> int:
-        return self.store.nbytes
+        return self.store.nbytes + (0 if self.steps is None else self.steps.nbytes)
 
     def open(self, slot: int) -> None:
         self.active[slot] = 1
@@ -53,13 +58,23 @@ class PrefillView:
         self._mask = torch.arange(self._stop, device=device) <= self.positions[0, :, None]
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        store = self._cache.store[layer, :, self._slot, :, : self._stop]
-        store[0, :, self._start :] = k[0]
-        store[1, :, self._start :] = v[0]
-        return store[0][None], store[1][None], self._mask[None, None]
+        keys = self._exchange(layer, KEYS, k[0])
+        return keys[None], self._exchange(layer, VALUES, v[0])[None], self._mask[None, None]
 
     def advance(self) -> None:
         self._cache.lengths[self._slot] = self._stop
+
+    def _exchange(self, layer: int, part: int, x: Tensor) -> Tensor:
+        """Write x [kv_heads, count, d]; return all that the slot has, [kv_heads, stop, d]."""
+        cache = self._cache
+        elements, steps = cache.keeping.encode(x, layer, part)
+        kept = cache.store[layer, part, self._slot, :, : self._stop]
+        kept[:, self._start :] = elements
+        kept_steps = None
+        if cache.steps is not None and steps is not None:
+            kept_steps = cache.steps[layer, part, self._slot, :, : self._stop]
+            kept_steps[:, self._start :] = steps
+        return cache.keeping.decode(kept, kept_steps, layer, part)
 
 
 class DecodeView:
@@ -67,7 +82,12 @@ class DecodeView:
 
     def __init__(self, cache: KVCache, count: int, limit: int) -> None:
         store = cache.store[:, :, :count, :, :limit]
-        self._layers = [tuple(pair.unbind(0)) for pair in store.unbind(0)]
+        self._keeping = cache.keeping
+        self._layers = [pair.unbind(0) for pair in store.unbind(0)]
+        self._steps = None
+        if cache.steps is not None:
+            steps = cache.steps[:, :, :count, :, :limit]
+            self._steps = [pair.unbind(0) for pair in steps.unbind(0)]
         self._lengths, self._active = cache.lengths[:count], cache.active[:count]
         device = store.device
         self._rows = torch.arange(count, device=device)[:, None]
@@ -76,15 +96,24 @@ class DecodeView:
         self._look()
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        keys, values = self._layers[layer]
-        place = (self._rows, self._heads, self.positions)
-        keys.index_put_(place, k[:, :, 0].to(keys.dtype))
-        values.index_put_(place, v[:, :, 0].to(values.dtype))
-        return keys, values, self._mask
+        keys = self._exchange(layer, KEYS, k[:, :, 0])
+        return keys, self._exchange(layer, VALUES, v[:, :, 0]), self._mask
 
     def advance(self) -> None:
         self._lengths += self._active
         self._look()
+
+    def _exchange(self, layer: int, part: int, x: Tensor) -> Tensor:
+        """Write x [count, kv_heads, d]; return all that there is, [count, kv_heads, limit, d]."""
+        place = (self._rows, self._heads, self.positions)
+        elements, steps = self._keeping.encode(x, layer, part)
+        kept = self._layers[layer][part]
+        kept.index_put_(place, elements)
+        kept_steps = None
+        if self._steps is not None and steps is not None:
+            kept_steps = self._steps[layer][part]
+            kept_steps.index_put_(place, steps)
+        return self._keeping.decode(kept, kept_steps, layer, part)
 
     def _look(self) -> None:
         self.positions = self._lengths[:, None].clone()

@@ -20,6 +20,7 @@ from quaver.core.protocols import FrameModel, Prompt
 from quaver.core.types import FinishReason, SamplingParams
 from quaver.engine.cache import DecodeView, KVCache, PrefillView
 from quaver.engine.guards import LoopGuard
+from quaver.engine.keeping import Keeping
 from quaver.engine.sampling import Sampler
 
 LENGTH_STEP = 64  # decode reads keys up to a multiple of this, so that few shapes occur
@@ -86,13 +87,13 @@ class Engine:
         *,
         slots: int,
         max_length: int,
-        kv_dtype: torch.dtype,
+        keeping: Keeping,
         hidden_dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self.lock = threading.RLock()
         self._model, self._device = model, device
-        self._cache = KVCache(model.cache_spec, slots, max_length, kv_dtype, device)
+        self._cache = KVCache(model.cache_spec, slots, max_length, keeping, device)
         self._sampler = Sampler(slots, model.choices, device)
         self._hidden = torch.zeros(slots, model.hidden_size, dtype=hidden_dtype, device=device)
         self._streams: list[FrameStream | None] = [None] * slots

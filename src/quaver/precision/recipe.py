@@ -75,6 +75,8 @@ class Recipe:
 
 def _named(chosen: Format) -> Recipe:
     """All of it in a dense format, or quantised layers between an embedding and a head in bf16."""
+    if chosen is Format.FP8:
+        return Recipe(chosen.value, Format.BF16, ((Role.BACKBONE, chosen), (Role.KV, chosen)))
     if chosen.quantised:
         return Recipe(chosen.value, Format.BF16, ((Role.BACKBONE, chosen),))
     return Recipe(chosen.value, chosen)
@@ -114,14 +116,15 @@ def find_recipe(text: str) -> Recipe:
     return Recipe(",".join([name, *given]), base.default, tuple(kept.items()), (*layers.items(),))
 
 
-def describe(layers: Mapping[str, tuple[Role, Format]]) -> Recipe:
-    """The recipe of a model whose layers have these formats, by name.
+def describe(layers: Mapping[str, tuple[Role, Format]], kv: Format) -> Recipe:
+    """The recipe of a model whose layers, by name, and whose cache have these formats.
 
     The commonest format of the backbone names it, and what differs becomes an override.
     """
     backbone = Counter(chosen for role, chosen in layers.values() if role is Role.BACKBONE)
     base = RECIPES[max(backbone, key=lambda each: (each.quantised, backbone[each])).value]
-    overrides = [
+    overrides = [f"{Role.KV}={kv}"] if kv is not base.format(Role.KV) else []
+    overrides += [
         f"{role if role is Role.HEAD else name}={chosen}"
         for name, (role, chosen) in layers.items()
         if chosen is not base.format(role)

@@ -63,5 +63,7 @@ class Role(StrEnum):
         """Formats that this role can have."""
         if self in (Role.BACKBONE, Role.HEAD):
             return frozenset(Format)
+        if self is Role.KV:
+            return _DENSE | {Format.FP8, Format.FP8_E5M2, Format.INT8}
         # a codec's error is heard directly, and it is a few percent of the work
         return frozenset({Format.FP32}) if self is Role.CODEC else _DENSE

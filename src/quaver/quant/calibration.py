@@ -36,10 +36,29 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was seen, by layer."""
+    """What was seen, by layer. `kv_largest` [layers, 2] are of keys and values."""
 
     inputs: dict[str, Inputs] = field(default_factory=dict)
     tokens: int = 0
+    kv_largest: Tensor | None = None
+
+
+class WatchedStore:
+    """A `KVStore` for one whole sequence that keeps nothing but how large keys and values get."""
+
+    def __init__(self, length: int, device: torch.device, largest: dict[int, Tensor]) -> None:
+        self.positions = torch.arange(length, device=device)[None]
+        self._mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        self._largest = largest
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        seen = torch.stack((k.abs().amax(), v.abs().amax())).float()
+        before = self._largest.get(layer)
+        self._largest[layer] = seen if before is None else torch.maximum(seen, before)
+        return k, v, self._mask[None, None]
+
+    def advance(self) -> None:
+        pass
 
 
 @torch.inference_mode()
@@ -55,23 +74,27 @@ def calibrate(
 
     `products_of` names those whose outer products are wanted, in * in * 4 bytes each.
     """
-    seen = Calibration({name: Inputs() for name in layers}, sum(len(s) for s in sequences))
-    with _watched(model, seen, products_of):
+    inputs = {name: Inputs() for name in layers}
+    largest: dict[int, Tensor] = {}
+    with _watched(model, inputs, products_of):
         for number, sequence in enumerate(sequences):
-            model(sequence[None])
+            model(sequence[None], WatchedStore(len(sequence), sequence.device, largest))
             progress(number + 1)
-    return seen
+    kv = torch.stack([largest[layer] for layer in sorted(largest)]) if largest else None
+    return Calibration(inputs, sum(len(s) for s in sequences), kv)
 
 
 @contextmanager
-def _watched(model: nn.Module, seen: Calibration, products_of: Collection[str]) -> Iterator[None]:
+def _watched(
+    model: nn.Module, inputs: dict[str, Inputs], products_of: Collection[str]
+) -> Iterator[None]:
     def watch(name: str) -> torch.utils.hooks.RemovableHandle:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            seen.inputs[name].add(arguments[0], name in products_of)
+            inputs[name].add(arguments[0], name in products_of)
 
         return model.get_submodule(name).register_forward_pre_hook(hook)
 
-    handles = [watch(name) for name in seen.inputs]
+    handles = [watch(name) for name in inputs]
     try:
         yield
     finally:

@@ -36,6 +36,8 @@ class Orpheus(nn.Module):
         if config.tie_word_embeddings:
             self.head.weight = cast("nn.Parameter", self.embed.weight)
         self._dtype = recipe.format(Role.BACKBONE).dtype
+        # of keys and values, [layers, 2], where a checkpoint was calibrated for fp8
+        self.kv_scales: Tensor | None = None
         # counted now: quantised layers will keep several weights in one number
         self.parameter_count = sum(parameter.numel() for parameter in self.parameters())
 
@@ -69,9 +71,9 @@ class Orpheus(nn.Module):
         shape = self.config.transformer
         return CacheSpec(shape.num_hidden_layers, shape.num_key_value_heads, shape.head_dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:
         """Tokens [n, t] -> logits [n, t, vocab] over the whole vocabulary, fp32."""
-        logits: Tensor = self.head(self.hidden(tokens).to(self.head.dtype))
+        logits: Tensor = self.head(self.hidden(tokens, store).to(self.head.dtype))
         return logits.float()
 
     def hidden(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:

@@ -56,3 +56,12 @@ def normed(config: OrpheusConfig) -> dict[str, str]:
     layers = [f"backbone.layers.{i}" for i in range(config.transformer.num_hidden_layers)]
     attention = {f"{layer}.attention.qkv": f"{layer}.attention_norm" for layer in layers}
     return attention | {f"{layer}.mlp.gate_up": f"{layer}.mlp_norm" for layer in layers}
+
+
+def kv_scales(config: OrpheusConfig) -> list[tuple[str, str]]:
+    """Names of each layer's scales of keys and values, where an fp8 cache was calibrated."""
+    layers = range(config.transformer.num_hidden_layers)
+    return [
+        (f"model.layers.{i}.self_attn.k_scale", f"model.layers.{i}.self_attn.v_scale")
+        for i in layers
+    ]

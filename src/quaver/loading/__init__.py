@@ -1,0 +1,121 @@
+"""The composition root: the only room that knows every other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from quaver.checkpoints.jsonfile import read_json
+from quaver.checkpoints.source import CODEC_FILES, CONFIG, resolve
+from quaver.core.errors import CheckpointError
+from quaver.core.system import free_memory
+from quaver.engine.engine import Engine
+from quaver.engine.keeping import keeping
+from quaver.families.orpheus.config import OrpheusConfig
+from quaver.families.orpheus.model import Orpheus
+from quaver.families.orpheus.prompt import OrpheusPrompts
+from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, stored_recipe
+from quaver.loading.parts import find_device, load_codec, read_sampling, read_tokenizer
+from quaver.precision import Recipe, Role, find_recipe
+from quaver.precision.auto import AUTO, choose
+from quaver.precision.devices import DeviceKind, default_recipe
+from quaver.quant.apply import quantise
+from quaver.synthesizer import SpeechSynthesizer
+
+
+def load(
+    model: str | Path = "nano",
+    recipe: str | Recipe | None = None,
+    device: str | None = None,
+    *,
+    codec: str | Path | None = None,
+    slots: int = 4,
+    max_length: int | None = None,
+) -> SpeechSynthesizer:
+    """Load a model, ready to speak.
+
+    model: `nano` (bundled), a checkpoint folder, or a hub id, with `@revision` if wanted.
+    recipe: written as in docs/precision.md, or a `Recipe`; `auto` takes the fastest that the device
+        has room for; None takes `precision.devices.default_recipe`.
+    device: `cpu`, `cuda` or `cuda:N`; None takes a GPU where there is one.
+    codec: folder or hub id of the codec; None takes the one that the checkpoint names.
+    slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
+    """
+    place = find_device(device)
+    folder = resolve(str(model))
+    chosen, reason = _recipe(recipe, place, folder.path)
+    orpheus = load_orpheus(folder.path, folder.name, chosen, place, max_length or MAX_LENGTH)
+    speech = orpheus.config.speech
+    snac = load_codec(_codec_folder(folder.path, str(codec or speech.codec)), place)
+    if snac.config.codebook_size != speech.tokens.codebook_size:
+        raise CheckpointError(
+            f"the codec has {snac.config.codebook_size} codes a book and the model speaks "
+            f"{speech.tokens.codebook_size}; name the codec that the model was trained with"
+        )
+    engine = Engine(
+        orpheus,
+        slots=slots,
+        max_length=orpheus.max_positions,
+        keeping=keeping(chosen.format(Role.KV), orpheus.cache_spec.layers, orpheus.kv_scales),
+        hidden_dtype=chosen.format(Role.BACKBONE).dtype,
+        device=place,
+    )
+    weights = [*orpheus.parameters(), *snac.parameters()]
+    facts = {
+        "model": folder.name,
+        "revision": folder.revision,
+        "recipe": str(chosen),
+        "recipe_reason": reason,
+        "formats": chosen.as_dict(),
+        "device": str(place),
+        "parameters": orpheus.parameter_count + sum(w.numel() for w in snac.parameters()),
+        "bytes": sum(w.nbytes for w in weights),
+        "step_bytes": orpheus.step_bytes,
+        "cache_bytes": engine.cache_bytes,
+    }
+    family = OrpheusPrompts(speech, read_tokenizer(folder.path / "tokenizer.json"))
+    return SpeechSynthesizer(family, engine, snac, read_sampling(folder.path), facts)
+
+
+def _recipe(
+    recipe: str | Recipe | None, device: torch.device, folder: Path
+) -> tuple[Recipe, str | None]:
+    """The recipe, and why if we chose it."""
+    if isinstance(recipe, Recipe):
+        return recipe, None
+    if recipe is not None and recipe != AUTO:
+        return find_recipe(recipe), None
+    if stored := stored_recipe(folder):
+        return stored, "as the checkpoint has it" if recipe else None
+    if recipe is None:
+        return default_recipe(_kind(device)), None
+    config = OrpheusConfig.from_dict(read_json(folder / CONFIG, "model configuration"), "")
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    choice = choose(_kind(device), lambda each: _weight_bytes(config, each, device), free)
+    return choice.recipe, choice.reason
+
+
+def _kind(device: torch.device) -> DeviceKind:
+    if device.type == "cuda":
+        return DeviceKind.cuda(torch.cuda.get_device_capability(device))
+    return DeviceKind.this_cpu()
+
+
+def _weight_bytes(config: OrpheusConfig, recipe: Recipe, device: torch.device) -> float:
+    """The most that a model's weights take on `device`, from shapes alone.
+
+    On a CPU all of them are there before any is quantised.
+    """
+    with torch.device("meta"):
+        model = Orpheus(config, recipe)
+    dense = sum(weight.nbytes for weight in model.parameters())
+    quantise(model, recipe, device.type)
+    small = sum(weight.nbytes for weight in model.parameters())
+    return max(dense, small) if device.type == "cpu" else small
+
+
+def _codec_folder(model: Path, codec: str) -> Path:
+    """A folder inside the checkpoint, or whatever `resolve` finds."""
+    inside = model / codec
+    return inside if inside.is_dir() else resolve(codec, CODEC_FILES).path

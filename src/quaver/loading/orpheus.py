@@ -1,0 +1,160 @@
+"""The language model of a checkpoint folder, dense or quantised, under any recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quaver.checkpoints.jsonfile import read_json
+from quaver.checkpoints.load import load_strict
+from quaver.checkpoints.names import Source
+from quaver.checkpoints.packed import QuantisedReader
+from quaver.checkpoints.reader import TensorReader, open_tensors
+from quaver.checkpoints.schemes import KEY, Schemes
+from quaver.checkpoints.source import CONFIG
+from quaver.core.errors import CheckpointError, InputError
+from quaver.families.orpheus.config import OrpheusConfig
+from quaver.families.orpheus.model import Orpheus
+from quaver.families.orpheus.weights import ignored, kv_scales, sources
+from quaver.nn.linear import Linear
+from quaver.precision import Format, Recipe, find_recipe
+from quaver.precision.recipe import describe
+from quaver.precision.weight import stack
+from quaver.quant.apply import LAYERS, check_patterns, dequantise, linear_layers, put, quantise
+from quaver.quant.layer import QuantisedLinear
+
+MAX_LENGTH = 4096  # positions kept a stream unless asked otherwise: 45 s of Orpheus's speech
+
+
+def load_orpheus(
+    folder: Path, name: str, recipe: Recipe, device: torch.device, max_length: int = MAX_LENGTH
+) -> Orpheus:
+    """The language model of a checkpoint folder, with room for `max_length` positions.
+
+    Layers that the checkpoint keeps in the format that `recipe` gives them are taken as they are;
+    where the recipe has a dense format they are dequantised.
+    """
+    values = read_json(folder / CONFIG, "model configuration")
+    config = OrpheusConfig.from_dict(values, name).shortened(max_length)
+    with torch.device("meta"):
+        model = Orpheus(config, recipe)
+    check_patterns(recipe, linear_layers(model))
+    # a device may have room for the quantised layers only, so those are made on the CPU
+    first = torch.device("cpu") if recipe.quantises else device
+    roles = {name: layer.role for name, layer in linear_layers(model).items()}
+    with _open(folder, values, model) as reader:
+        packed = _read_packed(model, reader, recipe)
+        model.kv_scales, scale_names = _read_kv_scales(config, reader)
+        for place in packed:
+            model.set_submodule(place, nn.Identity())
+        plan = sources(config)
+        rest = [s for s in plan if s.target.removesuffix(".weight") not in packed]
+        taken = [name for source in plan if source not in rest for name in source.names]
+        done = [*ignored(config), *scale_names, *taken]
+        load_strict(model, reader, rest, ignore=done, device=first)
+    for place, layer in packed.items():
+        put(model, place, layer, roles[place], device.type)
+    quantise(model, recipe, device.type)
+    model.to(device).eval()  # all, or what is not a weight: the rotary tables
+    for module in model.backbone.modules():
+        if isinstance(module, Linear):
+            module.settle()
+    return model
+
+
+def stored_recipe(folder: Path) -> Recipe | None:
+    """The recipe of a quantised checkpoint, as its tensors say; None if it is dense."""
+    values = read_json(folder / CONFIG, "model configuration")
+    if KEY not in values:
+        return None
+    with torch.device("meta"):
+        model = Orpheus(OrpheusConfig.from_dict(values, ""), find_recipe("bf16"))
+    with _open(folder, values, model) as reader:
+        kept = {name: _kept_format(reader, s) for name, s in _linear_sources(model).items()}
+    layers = linear_layers(model).items()
+    formats = {name: (m.role, kept.get(name) or Format.BF16) for name, m in layers}
+    return describe(formats, Schemes(values[KEY]).kv or Format.BF16)
+
+
+def _open(folder: Path, config: dict[str, Any], model: Orpheus) -> TensorReader:
+    """The tensors of a model folder, quantised or not."""
+    reader = open_tensors(folder)
+    if KEY not in config:
+        return reader
+    names = [n for source in _linear_sources(model).values() for n in source.names]
+    layers = [name.removesuffix(".weight") for name in names]
+    return QuantisedReader(reader, layers, Schemes(config[KEY]), dequantise)
+
+
+def _linear_sources(model: Orpheus) -> dict[str, Source]:
+    """Where the weights of linear layers come from, by the layers' names."""
+    weights = {source.target: source for source in sources(model.config)}
+    named = {name: f"{name}.weight" for name in linear_layers(model)}
+    return {name: weights[weight] for name, weight in named.items() if weight in weights}
+
+
+def _kept_format(reader: TensorReader, source: Source) -> Format | None:
+    """The format that a file has for all parts of a layer; None if they are dense or differ."""
+    if not isinstance(reader, QuantisedReader):
+        return None
+    formats = {reader.format(name) for name in source.names}
+    return formats.pop() if len(formats) == 1 else None
+
+
+def _read_packed(
+    model: Orpheus, reader: TensorReader, recipe: Recipe
+) -> dict[str, QuantisedLinear]:
+    """The layers, by name, that the file has as the recipe wants them."""
+    if not isinstance(reader, QuantisedReader):
+        return {}
+    packed: dict[str, QuantisedLinear] = {}
+    linears = linear_layers(model)
+    for name, source in _linear_sources(model).items():
+        wanted, kept = recipe.layer_format(name, linears[name].role), _kept_format(reader, source)
+        if kept is None or not wanted.quantised:
+            continue
+        if wanted is not kept:
+            raise InputError(
+                f"{reader.path} keeps {name} in {kept}, and recipe '{recipe}' wants {wanted}; "
+                f"leave the recipe out, or give bf16, or take the original model"
+            )
+        weight = stack([reader.packed(part) for part in source.names])
+        if weight.shape != linears[name].weight.shape:
+            raise CheckpointError(
+                f"{reader.path}: {name} is {list(weight.shape)}, expected "
+                f"{list(linears[name].weight.shape)}; config.json and weights are of two models"
+            )
+        packed[name] = LAYERS[kept](weight, None)
+    return packed
+
+
+def _read_kv_scales(config: OrpheusConfig, reader: TensorReader) -> tuple[Tensor | None, list[str]]:
+    """Scales of keys and values [layers, 2], and their names; nothing where none were calibrated.
+
+    A file has all of them or none.
+    """
+    pairs = kv_scales(config)
+    names = [name for pair in pairs for name in pair]
+    there = [name for name in names if name in reader.names()]
+    if not there:
+        return None, []
+    if len(there) < len(names):
+        raise CheckpointError(
+            f"{reader.path} has {len(there)} scales of keys and values and {len(names)} belong to "
+            "it; download it again"
+        )
+    scales = [reader.read(name) for name in names]
+    if any(scale.numel() != 1 or not 0 < float(scale) < float("inf") for scale in scales):
+        raise CheckpointError(
+            f"{reader.path}: scales of keys and values must be one positive number a layer"
+        )
+    return torch.tensor([float(scale) for scale in scales]).view(len(pairs), 2), names
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a language model in fp32, by our names."""
+    model = load_orpheus(folder, folder.name, find_recipe("fp32"), torch.device("cpu"))
+    return model.state_dict()
