@@ -95,6 +95,14 @@ class Progress:
     total: float
 
 
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A prompt and the codes that answer it: tokens [t], the last `codes` of them codes."""
+
+    tokens: Tensor
+    codes: int
+
+
 Report = Callable[[Progress], None]
 
 
@@ -223,11 +231,11 @@ class _Work:
         layers = self.watched
         dense = find_recipe("fp32" if self.device.type == "cpu" else "bf16")
         model = load_orpheus(self.folder.path, self.folder.name, dense, self.device)
-        spoken = _speak(model, self.folder.path, texts, seed, self.device, report)
+        spoken = speak(model, self.folder.path, texts, seed, self.device, report)
         self.seen = calibrate(
             model,
             layers,
-            spoken,
+            [each.tokens for each in spoken],
             products_of=[name for name in layers if self.formats[name] is Format.INT4],
             progress=lambda done: report(Progress("watching", done, len(spoken))),
         )
@@ -351,15 +359,15 @@ class _Work:
         return tuple(sorted(self.layers, key=lambda layer: layer.sqnr_db))
 
 
-def _speak(
+def speak(
     model: Orpheus,
     folder: Path,
     texts: Sequence[str],
     seed: int,
     device: torch.device,
-    report: Report,
-) -> list[Tensor]:
-    """Prompts and what the model answers to them, as token sequences [t]."""
+    report: Report = lambda progress: None,
+) -> list[Spoken]:
+    """What the model answers to texts, by its voices in turn, each with a seed of its own."""
     speech = model.config.speech
     prompts = OrpheusPrompts(speech, read_tokenizer(folder / "tokenizer.json"))
     dtype = next(model.backbone.parameters()).dtype
@@ -381,7 +389,8 @@ def _speak(
     for number, (prompt, stream) in enumerate(streams):
         frames = list(stream)
         codes = [model.layout.to_tokens(torch.stack(frames)).flatten()] if frames else []
-        sequences.append(torch.cat([torch.tensor(prompt.tokens), *codes]).to(device))
+        tokens = torch.cat([torch.tensor(prompt.tokens), *codes]).to(device)
+        sequences.append(Spoken(tokens, len(tokens) - len(prompt.tokens)))
         report(Progress("speaking", number + 1, len(texts)))
     return sequences
 

@@ -76,6 +76,16 @@ class Orpheus(nn.Module):
         logits: Tensor = self.head(self.hidden(tokens, store).to(self.head.dtype))
         return logits.float()
 
+    def forced(self, tokens: Tensor, spoken: int, store: KVStore | None = None) -> list[Tensor]:
+        """What the model would say where it is told what was said.
+
+        Tokens [1, t] whose last `spoken` are whole frames -> for each position in the frame, fp32
+        logits [frames, choices].
+        """
+        hidden = self.hidden(tokens[:, :-1], store)[0, -spoken:]
+        each = self.layout.codes_per_frame
+        return [self.logits(hidden[position::each], position) for position in range(each)]
+
     def hidden(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:
         """Tokens [n, t] -> hidden states [n, t, width]."""
         return self.backbone(self.embed(tokens).to(self._dtype), store)
