@@ -79,7 +79,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(capsys.readouterr().out)
     assert report["versions"]["torch"] == version("torch")
     assert report["encoders"] == dict.fromkeys(("wav", "mp3", "opus", "flac", "aac"), True)
-    assert report["recipes"]["fp32"]["cpu"] == "native"
+    assert report["recipes"]["fp32"]["cpu"] == "native (13.2 GB for 3B)"
     assert status == bool(report["problems"])
     assert run(["doctor"]) == status
     assert capsys.readouterr().out.splitlines()[-1].rstrip() == report["verdict"]

@@ -99,6 +99,7 @@ def test_devices_say_how_and_why():
     assert states[Format.INT8, "new"] is State.NATIVE
     assert states[Format.NF4, "new"] is State.EMULATED
     assert states[Format.NF4, "hopper"] is State.STORAGE
+    assert states[Format.FP8, "hopper"] is states[Format.INT8_DYNAMIC, "hopper"] is State.NATIVE
     for chosen in Format:
         for device in (old, new, turing, hopper):
             found = support(chosen, device)
@@ -107,3 +108,28 @@ def test_devices_say_how_and_why():
     worst = recipe_support(find_recipe("int8,*.down=nf4"), new)
     assert worst.state is State.EMULATED
     assert "nf4" in str(worst)
+
+
+@pytest.mark.parametrize(
+    ("capability", "native"),
+    [
+        ((7, 0), set()),
+        ((7, 5), {"fp32", "fp16"}),
+        ((8, 0), {"fp32", "fp16", "bf16", "int8-dynamic"}),
+        ((8, 6), {"fp32", "fp16", "bf16", "int8-dynamic"}),
+        ((8, 9), {"fp32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
+        ((9, 0), {"fp32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
+        ((10, 0), {"fp32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
+        ((12, 0), {"fp32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
+    ],
+)
+def test_compute_capabilities_are_known(capability, native):
+    device = DeviceKind.cuda(capability)
+    states = {chosen.value: support(chosen, device) for chosen in Format}
+    assert {name for name, found in states.items() if found.state is State.NATIVE} == native
+    if capability < (7, 5):
+        assert {found.state for found in states.values()} == {State.NO}
+    else:
+        # e4m3 is unpacked in registers from Ada on, all else from Ampere on
+        assert ("registers" in states["fp8-weight"].reason) == (capability >= (8, 9))
+        assert ("registers" in states["int4"].reason) == (capability >= (8, 0))

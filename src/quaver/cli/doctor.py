@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from quaver.precision import Recipe
     from quaver.precision.devices import DeviceKind
 
 from quaver.cli.output import print_json, table_console
 
 NEEDED = ("numpy", "torch", "safetensors", "tokenizers", "huggingface_hub", "av")
 EXTRAS = {"quality": ("jiwer", "pocketsphinx"), "train": ("scipy",)}
+LAYERS_3B, TABLE_3B = 2.82e9, 0.48e9  # weights of Orpheus-3B
 PROGRAMS = {"train": ("flite",)}
 
 
@@ -164,14 +166,27 @@ def _hub() -> dict[str, bool]:
 
 
 def _recipes(report: Report) -> dict[str, dict[str, str]]:
-    """Recipe -> device -> how it runs there, and why not natively."""
+    """Recipe -> device -> how it runs there, and why not natively, and what a 3B model needs."""
     from quaver.precision import RECIPES
-    from quaver.precision.devices import recipe_support
 
+    devices = _devices(report)
     return {
-        name: {place: str(recipe_support(recipe, kind)) for place, kind in _devices(report).items()}
+        name: {place: _told(recipe, kind) for place, kind in devices.items()}
         for name, recipe in RECIPES.items()
     }
+
+
+def _told(recipe: Recipe, device: DeviceKind) -> str:
+    """How a recipe runs on a device, and what the weights of Orpheus-3B take there: its layers,
+    and a table that is also its head."""
+    from quaver.precision import RECIPES, Role
+    from quaver.precision.devices import State, recipe_support
+
+    support = recipe_support(recipe, device)
+    unpacked = support.state is State.EMULATED and recipe.quantises
+    layers = (RECIPES["bf16"] if unpacked else recipe).format(Role.BACKBONE).bits * LAYERS_3B
+    size = (layers + recipe.format(Role.EMBED).bits * TABLE_3B) / 8e9
+    return f"{support} ({size:.1f} GB for 3B)"
 
 
 def _devices(report: Report) -> dict[str, DeviceKind]:

@@ -8,7 +8,7 @@ import torch
 
 from quaver.checkpoints.jsonfile import read_json
 from quaver.checkpoints.source import CODEC_FILES, CONFIG, resolve
-from quaver.core.errors import CheckpointError
+from quaver.core.errors import CheckpointError, UnsupportedError
 from quaver.core.system import free_memory
 from quaver.engine.engine import Engine
 from quaver.engine.keeping import keeping
@@ -19,7 +19,7 @@ from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, stored_recipe
 from quaver.loading.parts import find_device, load_codec, read_sampling, read_tokenizer
 from quaver.precision import Recipe, Role, find_recipe
 from quaver.precision.auto import AUTO, choose
-from quaver.precision.devices import DeviceKind, default_recipe
+from quaver.precision.devices import DeviceKind, State, default_recipe, recipe_support
 from quaver.quant.apply import quantise
 from quaver.synthesizer import SpeechSynthesizer
 
@@ -45,6 +45,9 @@ def load(
     place = find_device(device)
     folder = resolve(str(model))
     chosen, reason = _recipe(recipe, place, folder.path)
+    support = recipe_support(chosen, _kind(place))
+    if support.state is State.NO:
+        raise UnsupportedError(f"recipe '{chosen}' cannot run on {place}: {support.reason}")
     orpheus = load_orpheus(folder.path, folder.name, chosen, place, max_length or MAX_LENGTH)
     speech = orpheus.config.speech
     snac = load_codec(_codec_folder(folder.path, str(codec or speech.codec)), place)

@@ -18,7 +18,12 @@ CPU_FLAGS = {
     Format.INT8: frozenset({"avx2", "avx512f", "asimd"}),
     Format.INT8_DYNAMIC: frozenset({"avx2", "avx512f", "asimd"}),
 }
+CUDA_LEAST = (7, 5)  # torch's own kernels have no code for older devices
+CUDA_FP8 = (8, 9)  # the first compute capability that multiplies fp8, and reads E4M3 at speed
 CUDA_BF16 = (8, 0)  # the first compute capability that multiplies bf16
+# Formats of E4M3 elements, and those whose inputs are rounded too, so that GPUs multiply them.
+E4M3 = frozenset({Format.FP8, Format.FP8_STATIC, Format.FP8_BLOCK, Format.FP8_WEIGHT})
+MULTIPLIED = frozenset({Format.FP8, Format.FP8_STATIC, Format.INT8_DYNAMIC})
 
 
 class State(StrEnum):
@@ -27,6 +32,7 @@ class State(StrEnum):
     NATIVE = "native"
     STORAGE = "storage only"  # kept small, unpacked for each product
     EMULATED = "emulated"  # same results, no smaller and no faster
+    NO = "no"  # it cannot
 
 
 _ORDER = list(State)
@@ -68,6 +74,8 @@ class DeviceKind:
 
 def support(chosen: Format, device: DeviceKind) -> Support:
     """How `device` runs `chosen`."""
+    if device.type == "cuda" and (device.capability or (0, 0)) < CUDA_LEAST:
+        return Support(State.NO, "torch needs compute capability 7.5 or newer; use the CPU")
     if chosen is Format.FP32:
         return Support(State.NATIVE)
     return _on_cpu(chosen, device) if device.type == "cpu" else _on_cuda(chosen, device)
@@ -97,9 +105,20 @@ def _on_cpu(chosen: Format, device: DeviceKind) -> Support:
     return Support(State.EMULATED, f"{chosen} weights are unpacked to bf16 when they are loaded")
 
 
+def reads_packed(chosen: Format, capability: tuple[int, int]) -> bool:
+    """Whether a CUDA device has kernels that unpack a quantised format in registers."""
+    return capability >= (CUDA_FP8 if chosen in E4M3 else CUDA_BF16)
+
+
 def _on_cuda(chosen: Format, device: DeviceKind) -> Support:
-    if chosen.quantised:
-        return Support(State.STORAGE, f"{chosen} weights are unpacked for each product: slower")
-    if chosen is Format.BF16 and (device.capability or (0, 0)) < CUDA_BF16:
+    capability = device.capability or (0, 0)
+    dense = "bf16" if capability >= CUDA_BF16 else "fp16"
+    if chosen is Format.BF16 and dense != chosen:
         return Support(State.EMULATED, "bf16 needs compute capability 8.0; fp16 is faster")
-    return Support(State.NATIVE)
+    if not chosen.quantised:
+        return Support(State.NATIVE)
+    if not reads_packed(chosen, capability):
+        return Support(State.STORAGE, f"unpacked to memory for each product: slower than {dense}")
+    if chosen in MULTIPLIED:
+        return Support(State.NATIVE)
+    return Support(State.STORAGE, "unpacked in registers and multiplied as bf16")

@@ -34,6 +34,11 @@ class Format(StrEnum):
         return self not in _DENSE
 
     @property
+    def bits(self) -> float:
+        """Of memory for a weight, scales included where they are many."""
+        return _BITS.get(self, 8.0)
+
+    @property
     def calibrated(self) -> bool:
         """Whether it needs to know the inputs that its layers will see."""
         return self is Format.FP8_STATIC
@@ -47,6 +52,10 @@ class Format(StrEnum):
 
 
 _DENSE = frozenset({Format.FP32, Format.BF16, Format.FP16})
+_BITS = {
+    **{Format.FP32: 32.0, Format.BF16: 16.0, Format.FP16: 16.0},
+    **{Format.FP8_BLOCK: 8.125, Format.INT4: 4.125, Format.NF4: 4.25},
+}
 
 
 class Role(StrEnum):

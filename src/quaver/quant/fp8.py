@@ -5,14 +5,16 @@ E4M3 has three bits of mantissa and reaches 448; E5M2 two, and 57,344 (Micikevic
 
 from __future__ import annotations
 
+from functools import cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from quaver.precision import Format
+from quaver.precision.devices import CUDA_FP8
 from quaver.precision.weight import QuantisedWeight
-from quaver.quant.layer import QuantisedLinear, scales
+from quaver.quant.layer import DTYPE, FEW_ROWS, QuantisedLinear, scales
 
 E4M3 = torch.float8_e4m3fn
 BLOCK = 128  # rows and inputs of a block; the scheme of DeepSeek-V3 (2024), section 3.3.2
@@ -50,18 +52,43 @@ class Fp8Linear(Fp8WeightLinear):
 
     @classmethod
     def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
-        return _rounded(x, _scale_of(x))
+        step = cls.input_step(x, scale)
+        return (_elements(x, step).float() * step).to(x.dtype)
+
+    @classmethod
+    def input_step(cls, x: Tensor, scale: Tensor | None) -> Tensor:
+        """fp32 scales of inputs, [..., 1] or []."""
+        return _scale_of(x)
+
+    def product(self, x: Tensor, start: int, stop: int) -> Tensor:
+        flat = x.reshape(-1, self.in_features)
+        if len(flat) <= FEW_ROWS or not self._multiplies(x, stop - start):
+            return super().product(x, start, stop)
+        step = self.input_step(flat, self.input_scale)
+        y = torch._scaled_mm(
+            _elements(flat, step),
+            self.weight[start:stop].t(),
+            scale_a=step.expand(len(flat), 1).contiguous(),
+            scale_b=self.scale[start:stop].float().t().contiguous(),
+            out_dtype=x.dtype,
+        )
+        return y.view(*x.shape[:-1], stop - start)
+
+    def _multiplies(self, x: Tensor, columns: int) -> bool:
+        """Whether the device multiplies fp8 with a scale a row, in this shape."""
+        fits = self.in_features % 16 == columns % 16 == 0 and self.scale.shape[1] == 1
+        return fits and x.is_cuda and x.dtype is DTYPE and has_fp8(x.device)
 
 
-class Fp8StaticLinear(Fp8WeightLinear):
+class Fp8StaticLinear(Fp8Linear):
     """All inputs have one scale, found beforehand; what is beyond it is cut."""
 
     format = Format.FP8_STATIC
 
     @classmethod
-    def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
+    def input_step(cls, x: Tensor, scale: Tensor | None) -> Tensor:
         assert scale is not None, "a static layer is only made with a scale"
-        return _rounded(x, scale)
+        return scale
 
 
 class Fp8BlockLinear(Fp8WeightLinear):
@@ -95,7 +122,8 @@ class Fp8BlockLinear(Fp8WeightLinear):
     @classmethod
     def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
         groups = x.unflatten(-1, (-1, BLOCK))
-        return _rounded(groups, _scale_of(groups)).flatten(-2)
+        step = _scale_of(groups)
+        return (_elements(groups, step).float() * step).to(x.dtype).flatten(-2)
 
 
 def _scale_of(x: Tensor) -> Tensor:
@@ -104,7 +132,12 @@ def _scale_of(x: Tensor) -> Tensor:
     return largest.clamp(min=torch.finfo(torch.float32).tiny * 448) / torch.finfo(E4M3).max
 
 
-def _rounded(x: Tensor, scale: Tensor) -> Tensor:
+def _elements(x: Tensor, scale: Tensor) -> Tensor:
     largest = torch.finfo(E4M3).max
-    scaled = (x.float() / scale).clamp(-largest, largest).to(E4M3)
-    return (scaled.float() * scale).to(x.dtype)
+    return (x.float() / scale).clamp(-largest, largest).to(E4M3)
+
+
+@cache
+def has_fp8(device: torch.device) -> bool:
+    """Whether a CUDA device multiplies fp8: Ada, compute capability 8.9, was the first."""
+    return torch.cuda.get_device_capability(device) >= CUDA_FP8

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from quaver.precision import Format
-from quaver.quant.layer import DTYPE, QuantisedLinear, scales
+from quaver.quant.layer import DTYPE, FEW_ROWS, QuantisedLinear, scales
 
 LARGEST = 127.0
-FEW_ROWS = 16  # above, dequantising once is faster than the kernel
 
 
 class Int8Linear(QuantisedLinear):
@@ -52,7 +51,23 @@ class Int8DynamicLinear(Int8Linear):
 
     @classmethod
     def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
-        wide = x.float()
-        step = wide.abs().amax(dim=-1, keepdim=True) / (LARGEST + 0.5)
-        step = step.clamp(min=torch.finfo(torch.float32).tiny)
-        return ((wide / step).round().clamp(-LARGEST - 1, LARGEST) * step).to(x.dtype)
+        whole, step = _to_whole(x)
+        return (whole * step).to(x.dtype)
+
+    def product(self, x: Tensor, start: int, stop: int) -> Tensor:
+        flat = x.reshape(-1, self.in_features)
+        fits = self.in_features % 8 == (stop - start) % 8 == 0 and self.scale.shape[1] == 1
+        if not x.is_cuda or len(flat) <= FEW_ROWS or not fits:
+            return super().product(x, start, stop)
+        whole, step = _to_whole(flat)
+        sums = torch._int_mm(whole.to(torch.int8), self.weight[start:stop].t())
+        y = (sums.float() * step * self.scale[start:stop, 0].float()).to(x.dtype)
+        return y.view(*x.shape[:-1], stop - start)
+
+
+def _to_whole(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers of -128 to 127 as fp32, and what one of them is worth, [..., 1]."""
+    wide = x.float()
+    step = wide.abs().amax(dim=-1, keepdim=True) / (LARGEST + 0.5)
+    step = step.clamp(min=torch.finfo(torch.float32).tiny)
+    return (wide / step).round().clamp(-LARGEST - 1, LARGEST), step

@@ -8,6 +8,7 @@ faster for a device overrides `product`.
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cache
 from typing import ClassVar, Self
 
 import torch
@@ -17,8 +18,10 @@ from torch.nn import functional as F
 from quaver.core.errors import InputError
 from quaver.nn.linear import Linear
 from quaver.precision import Format, Role
+from quaver.precision.devices import reads_packed
 from quaver.precision.weight import QuantisedWeight
 
+FEW_ROWS = 16  # of inputs, for which reading a weight takes longer than multiplying by it
 DTYPE = torch.bfloat16  # of activations, and of the scales that are made here
 
 
@@ -119,6 +122,13 @@ class QuantisedLinear(nn.Module):
     def product(self, x: Tensor, start: int, stop: int) -> Tensor:
         """x [..., in] times rows start..stop-1 of the weight, transposed."""
         rounded = self.round_input(x, self.input_scale)
+        flat = rounded.reshape(-1, self.in_features)
+        if x.dtype is DTYPE and len(flat) <= FEW_ROWS and has_kernel(self.format, x.device):
+            # only builds of torch for GPUs bring Triton
+            from quaver.quant.kernels.skinny import skinny_product
+
+            y = skinny_product(flat, self.weight[start:stop], self.scale[start:stop], self.format)
+            return y.view(*x.shape[:-1], stop - start)
         return F.linear(rounded, self.dequantised(start, stop).to(x.dtype))
 
     def dequantised(self, start: int, stop: int) -> Tensor:
@@ -142,6 +152,14 @@ class _Unpacked(Linear):
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         return super().rows(self._kind.round_input(x, self.input_scale), start, stop)
+
+
+@cache
+def has_kernel(chosen: Format, device: torch.device) -> bool:
+    """Whether `kernels.skinny` multiplies by this format on `device`."""
+    if device.type != "cuda":
+        return False
+    return reads_packed(chosen, torch.cuda.get_device_capability(device))
 
 
 def kept(value: Tensor) -> nn.Parameter:
