@@ -21,6 +21,7 @@ from torch import Tensor
 from quaver import __version__
 from quaver.checkpoints.atomic import refuse_occupied
 from quaver.checkpoints.jsonfile import read_json
+from quaver.checkpoints.load import is_finite
 from quaver.checkpoints.names import Source
 from quaver.checkpoints.packed import tensors
 from quaver.checkpoints.reader import TensorReader, open_tensors
@@ -39,7 +40,7 @@ from quaver.loading.parts import find_device, read_sampling, read_tokenizer
 from quaver.precision import Format, Recipe, Role, find_recipe
 from quaver.precision.recipe import describe
 from quaver.precision.weight import QuantisedWeight
-from quaver.quant.apply import LAYERS, check_patterns, dequantise, linear_layers
+from quaver.quant.apply import LAYERS, check_patterns, linear_layers
 from quaver.quant.calibration import Calibration, calibrate
 from quaver.quant.gptq import gptq
 from quaver.quant.smooth import smoothing
@@ -49,6 +50,7 @@ MANIFEST = "quaver.json"
 MAX_SHARD_BYTES = 2 * 2**30  # all that is held besides one layer
 MAX_FILE_BYTES = 100 * 2**20  # of what goes along beside the weights
 MAX_CALIBRATION_CHARS = 100_000
+ROWS = 1024  # of a weight are compared at once, in fp32
 FP8_LARGEST = torch.finfo(torch.float8_e4m3fn).max
 LEAST_LARGEST = 1e-12  # of what was seen: nothing but zeros gives no scale
 # Formats that are made better by knowing inputs; `Format.calibrated` ones cannot be made without.
@@ -413,7 +415,7 @@ def _texts(file: Path | None) -> list[str]:
 
 def _read(reader: TensorReader, name: str) -> Tensor:
     tensor = reader.read(name)
-    if not tensor.float().isfinite().all():
+    if not is_finite(tensor):
         raise CheckpointError(
             f"{name} of {reader.path} has infinities or NaN; it cannot be rounded"
         )
@@ -424,8 +426,13 @@ def _sqnr(parts: Sequence[Tensor], made: Sequence[QuantisedWeight]) -> float:
     """Power of the weights over that of their errors, in dB; infinite if there is no error."""
     power = error = 0.0
     for part, weight in zip(parts, made, strict=True):
-        power += float(part.double().square().sum())
-        error += float((dequantise(weight).double() - part.double()).square().sum())
+        for rows, elements, scale in zip(
+            *(tensor.split(ROWS) for tensor in (part, weight.elements, weight.scale)), strict=True
+        ):
+            wide = rows.float()
+            back = LAYERS[weight.format].dequantise(elements, scale)
+            power += float(wide.square().sum(dtype=torch.float64))
+            error += float((back - wide).square().sum(dtype=torch.float64))
     return 10 * math.log10(power / error) if error and power else math.inf
 
 

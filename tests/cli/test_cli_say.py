@@ -26,6 +26,7 @@ REPORTED = {
         "revision",
         "recipe",
         "recipe_reason",
+        "notes",
         "device",
         "sample_rate",
         "voice",
@@ -308,3 +309,21 @@ def test_a_named_pipe(tiny_checkpoint: Path, here: Path) -> None:
         out = ["--out", "pipe", "--format", "wav"]
         assert run(["say", *SHORT, "--model", str(tiny_checkpoint), *out]) == 0
         assert is_wav(reader.communicate(timeout=60)[0])
+
+
+@pytest.mark.parametrize("error", [MemoryError("no more"), torch.OutOfMemoryError("CUDA: no more")])
+def test_running_out_of_memory_is_one_line(
+    error: Exception,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("quaver.loading.load", full)
+    assert run(["say", *SHORT]) == 2
+    assert "out of memory; give a recipe with smaller weights" in capsys.readouterr().err
+    monkeypatch.setattr("quaver.loading.load", lambda **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(["say", *SHORT])

@@ -52,7 +52,7 @@ def load_strict(
     for source in plan:
         weight = weights[source.target]
         value = _read(reader, source, weight.dtype, torch.device(device))
-        if not _is_finite(value):
+        if not is_finite(value):
             misfits.not_finite.extend(source.names)
         if isinstance(weight, nn.Parameter):  # one object under all its names, so that ties hold
             value = nn.Parameter(value, requires_grad=False)
@@ -137,12 +137,13 @@ def _accepts(wanted: torch.dtype, given: torch.dtype) -> bool:
     return given == wanted or (given in CONVERTIBLE and wanted in CONVERTIBLE)
 
 
-def _is_finite(value: Tensor) -> bool:
+def is_finite(value: Tensor) -> bool:
+    """Whether a tensor has neither infinities nor NaN; one pass that allocates nothing."""
     if not value.is_floating_point() or not value.numel():
         return True
     if value.itemsize == 1:
         value = value.float()  # float8 has no minimum
-    # one pass that allocates nothing; both extremes of anything with a NaN are NaN
+    # both extremes of anything with a NaN are NaN
     return bool(torch.stack(value.aminmax()).isfinite().all())
 
 

@@ -198,7 +198,9 @@ class _SafetensorsReader(TensorReader):
     def read(self, name: str) -> Tensor:
         file = self._owners[name]
         try:
-            tensor: Tensor = self._open[file].get_tensor(name)
+            # opened anew, so that pages of the file leave memory with the tensor
+            with safe_open(file, framework="pt", device="cpu") as shard:
+                tensor: Tensor = shard.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise _damaged(file, error) from error
         return tensor

@@ -68,11 +68,21 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         hang_up()
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        warn(_one_line(f"out of memory; give a recipe with smaller weights, or free some: {error}"))
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130
     else:
         return status or 0
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also on a GPU, whose error is torch's: by name, since torch may not be loaded."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _one_line(message: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from quaver.core.types import StreamStats
 
 SAMPLE = "Hello there. This is a voice in eight bits."
-ABOUT = ("model", "revision", "recipe", "recipe_reason", "device", "sample_rate")
+ABOUT = ("model", "revision", "recipe", "recipe_reason", "notes", "device", "sample_rate")
 MAX_BYTES = 4 * 2**20  # read no more, whatever a file holds: days of speech
 
 Text = Annotated[str | None, typer.Argument(help="What to say; - reads standard input.")]
@@ -193,6 +193,8 @@ def _speak(
 def _tell(
     target: AudioTarget, stats: StreamStats, voice: str | None, about: dict[str, Any]
 ) -> None:
+    for note in about["notes"]:
+        warn(f"warning: {note}")
     if not target.is_stdout:
         if about["recipe_reason"]:
             sys.stderr.write(f"recipe {about['recipe']}: {about['recipe_reason']}\n")

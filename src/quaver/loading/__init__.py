@@ -11,6 +11,7 @@ from quaver.checkpoints.source import CODEC_FILES, CONFIG, resolve
 from quaver.core.errors import CheckpointError, UnsupportedError
 from quaver.core.system import free_memory
 from quaver.engine.engine import Engine
+from quaver.engine.fitting import fit_cache
 from quaver.engine.keeping import keeping
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
@@ -18,7 +19,7 @@ from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, stored_recipe
 from quaver.loading.parts import find_device, load_codec, read_sampling, read_tokenizer
 from quaver.precision import Recipe, Role, find_recipe
-from quaver.precision.auto import AUTO, choose
+from quaver.precision.auto import AUTO, RESERVE, choose
 from quaver.precision.devices import DeviceKind, State, default_recipe, recipe_support
 from quaver.quant.apply import quantise
 from quaver.synthesizer import SpeechSynthesizer
@@ -56,11 +57,14 @@ def load(
             f"the codec has {snac.config.codebook_size} codes a book and the model speaks "
             f"{speech.tokens.codebook_size}; name the codec that the model was trained with"
         )
+    spec, kv = orpheus.cache_spec, chosen.format(Role.KV)
+    free = _free(place) - RESERVE[place.type] / 2  # for what a step computes with
+    plan = fit_cache(spec, slots, orpheus.max_positions, kv, free)
     engine = Engine(
         orpheus,
-        slots=slots,
-        max_length=orpheus.max_positions,
-        keeping=keeping(chosen.format(Role.KV), orpheus.cache_spec.layers, orpheus.kv_scales),
+        slots=plan.slots,
+        max_length=plan.max_length,
+        keeping=keeping(plan.kv, spec.layers, orpheus.kv_scales),
         hidden_dtype=chosen.format(Role.BACKBONE).dtype,
         device=place,
     )
@@ -70,6 +74,7 @@ def load(
         "revision": folder.revision,
         "recipe": str(chosen),
         "recipe_reason": reason,
+        "notes": list(plan.notes),
         "formats": chosen.as_dict(),
         "device": str(place),
         "parameters": orpheus.parameter_count + sum(w.numel() for w in snac.parameters()),
@@ -94,9 +99,16 @@ def _recipe(
     if recipe is None:
         return default_recipe(_kind(device)), None
     config = OrpheusConfig.from_dict(read_json(folder / CONFIG, "model configuration"), "")
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
-    choice = choose(_kind(device), lambda each: _weight_bytes(config, each, device), free)
+    choice = choose(_kind(device), lambda each: _weight_bytes(config, each, device), _free(device))
     return choice.recipe, choice.reason
+
+
+def _free(device: torch.device) -> float:
+    """Bytes of memory that nothing uses, or that torch has put by."""
+    if device.type != "cuda":
+        return free_memory()
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def _kind(device: torch.device) -> DeviceKind:
