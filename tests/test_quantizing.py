@@ -120,10 +120,10 @@ def test_a_layer_that_rounding_would_spoil_stays_dense(original, tmp_path):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_all_layers_means_the_head_too(tied, tmp_path):
+def test_the_head_too(tied, tmp_path):
     folder = tmp_path / "original"
     llama(tied=tied).save_pretrained(folder)
-    report = quantize(str(folder), tmp_path / "out", "int8", device="cpu", all_layers=True)
+    report = quantize(str(folder), tmp_path / "out", "int8,head=int8", device="cpu")
     assert report.recipe == "int8,head=int8"
     assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
     made = load_orpheus(tmp_path / "out", "made", stored_recipe(tmp_path / "out"), CPU)
@@ -134,14 +134,51 @@ def test_all_layers_means_the_head_too(tied, tmp_path):
         torch.testing.assert_close(found, reference(TOKENS).logits, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("recipe", ["int8", "nf4", "fp8-weight"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_all_layers_means_the_head_and_the_table(tied, recipe, tmp_path):
+    folder = tmp_path / "original"
+    llama(tied=tied).save_pretrained(folder)
+    report = quantize(str(folder), tmp_path / "out", recipe, device="cpu", all_layers=True)
+    wanted = find_recipe(f"{recipe},embed={recipe},head={recipe}")
+    assert find_recipe(report.recipe) == stored_recipe(tmp_path / "out") == wanted
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["tie_word_embeddings"] is tied
+    assert config["quantization_config"]["quant_method"] == "quaver", "others read no such table"
+    made = load_orpheus(tmp_path / "out", "made", wanted, CPU)
+    loaded = load_orpheus(folder, "original", wanted, CPU)
+    dense = load_orpheus(tmp_path / "out", "made", find_recipe("fp32"), CPU)
+    with torch.inference_mode():
+        found = made(TOKENS)
+        assert torch.equal(found, loaded(TOKENS))
+        assert (found - dense(TOKENS)).square().mean() < 1e-3 * found.square().mean()
+        original = llama(tied=tied).state_dict()["model.embed_tokens.weight"]
+        table = made.embed(torch.arange(len(original)))
+    error = (table.float() - original).norm() / original.norm()
+    assert 1e-3 < error < (0.15 if recipe == "nf4" else 0.04)
+    if tied and recipe == "int8":
+        assert made.embed.weight is made.head.weight, "one weight, in memory too"
+
+
+def test_a_table_that_is_the_head_has_its_format(tmp_path):
+    folder = tmp_path / "original"
+    llama(tied=True).save_pretrained(folder)
+    message = "keeps the table in int8 and the head in bf16, and this model has one for both"
+    with pytest.raises(InputError, match=message):
+        quantize(str(folder), tmp_path / "out", "int8,embed=int8", device="cpu")
+    with pytest.raises(InputError, match=message):
+        load_orpheus(folder, "original", find_recipe("int8,embed=int8"), CPU)
+
+
 def test_a_head_that_stays_dense_stays_tied(tmp_path):
     folder = tmp_path / "original"
     llama(tied=True).save_pretrained(folder)
-    options = {"device": "cpu", "all_layers": True, "least_sqnr": 200.0}
-    report = quantize(str(folder), tmp_path / "out", "int8", **options)
-    assert len(report.kept) == len(report.layers) == 9
-    assert "lm_head.weight" not in load_file(tmp_path / "out/model.safetensors")
-    assert stored_recipe(tmp_path / "out") == find_recipe("bf16")
+    for recipe in ("int8,head=int8", "int8,head=int8,embed=int8"):
+        out = tmp_path / recipe
+        report = quantize(str(folder), out, recipe, device="cpu", least_sqnr=200.0)
+        assert len(report.kept) == len(report.layers) == 9
+        assert "lm_head.weight" not in load_file(out / "model.safetensors")
+        assert stored_recipe(out) == find_recipe("bf16")
 
 
 @pytest.mark.parametrize(

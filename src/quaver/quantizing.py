@@ -35,19 +35,19 @@ from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.families.orpheus.weights import HEAD, ignored, kv_scales, normed, sources
-from quaver.loading.orpheus import load_orpheus
+from quaver.loading.orpheus import HEAD_LAYER, TABLE, load_orpheus
 from quaver.loading.parts import find_device, read_sampling, read_tokenizer
 from quaver.precision import Format, Recipe, Role, find_recipe
 from quaver.precision.recipe import describe
 from quaver.precision.weight import QuantisedWeight
-from quaver.quant.apply import LAYERS, check_patterns, linear_layers
+from quaver.quant.apply import LAYERS, check_patterns, check_tied, linear_layers
 from quaver.quant.calibration import Calibration, calibrate
 from quaver.quant.gptq import gptq
 from quaver.quant.smooth import smoothing
 from quaver.quant.texts import CALIBRATION_TEXTS
 
 MANIFEST = "quaver.json"
-MAX_SHARD_BYTES = 2 * 2**30  # all that is held besides one layer
+MAX_SHARD_BYTES = 2**30  # all that is held besides one layer
 MAX_FILE_BYTES = 100 * 2**20  # of what goes along beside the weights
 MAX_CALIBRATION_CHARS = 100_000
 ROWS = 1024  # of a weight are compared at once, in fp32
@@ -125,14 +125,15 @@ def quantize(
 
     calibration: a file with a text a line, for the formats that must know their layers' inputs;
         None takes texts of our own, `samples` of them at most.
-    all_layers: the head gets the backbone's format too.
+    all_layers: the head and the table of tokens get the backbone's format too.
     least_sqnr: layers below so many dB stay dense; None takes each format's own threshold.
     Raises InputError or CheckpointError, and leaves nothing then.
     """
     refuse_occupied(out)
     place, folder, chosen = find_device(device), resolve(model), find_recipe(recipe)
     if all_layers:
-        chosen = find_recipe(f"{chosen},head={chosen.format(Role.BACKBONE)}")
+        own = chosen.format(Role.BACKBONE)
+        chosen = find_recipe(f"{chosen},head={own},embed={own}")
     work = _Work(folder, chosen, place, least_sqnr)
     with open_tensors(folder.path) as reader:
         work.check(reader)
@@ -183,10 +184,15 @@ class _Work:
         }
         self.sources = {source.target: source for source in sources(self.shape)}
         self.written = {target: source.names for target, source in self.sources.items()}
-        if self.shape.tie_word_embeddings and self.formats["head"].quantised:
+        tied = self.shape.tie_word_embeddings
+        if tied and self.recipe.format(Role.EMBED).quantised:
+            check_tied(self.recipe, HEAD_LAYER)
+            del self.formats[HEAD_LAYER]  # it is the table
+        elif tied and self.formats[HEAD_LAYER].quantised:
             # the table stays as it is, so a quantised head becomes a matrix of its own
             self.sources[HEAD.target] = Source(HEAD.target, self.sources["embed.weight"].names)
             self.written[HEAD.target] = HEAD.names
+        self.formats[TABLE] = self.recipe.format(Role.EMBED)
         self.seen = Calibration()
         self.divisors: dict[str, Tensor] = {}  # by layer, and by the norm that takes them
 
@@ -285,8 +291,7 @@ class _Work:
                 return
             if names != self.sources[target].names:
                 return  # a head that stays dense stays tied
-        role = Role.EMBED if layer == "embed" else Role.BACKBONE
-        dtype = self.recipe.format(role).dtype if wanted is None else self.formats[layer].dtype
+        dtype = self.formats.get(layer, self.recipe.format(Role.BACKBONE)).dtype
         for name, part in zip(names, parts, strict=True):
             yield name, part.to(dtype)
 
@@ -319,17 +324,22 @@ class _Work:
         """The new `config.json`."""
         names: dict[str, Format] = {}
         for layer, chosen in self.formats.items():
-            parts = self.written.get(f"{layer}.weight", HEAD.names)
-            names |= {part.removesuffix(".weight"): chosen for part in parts}
-        tied = self.shape.tie_word_embeddings and not self.formats["head"].quantised
-        new = {"torch_dtype": "bfloat16", "tie_word_embeddings": tied}
-        return {**self.values, **new, KEY: quantization_config(names, self.kv)}
+            if layer != TABLE or chosen.quantised:  # "Linear" does not mean a table
+                parts = self.written.get(f"{layer}.weight", HEAD.names)
+                names |= {part.removesuffix(".weight"): chosen for part in parts}
+        new = {"torch_dtype": "bfloat16", "tie_word_embeddings": self.shape.tie_word_embeddings}
+        if self.formats.get(HEAD_LAYER, Format.BF16).quantised:
+            new["tie_word_embeddings"] = False
+        table = self.written[f"{TABLE}.weight"][0].removesuffix(".weight")
+        quantised = quantization_config(names, self.kv, table if table in names else None)
+        return {**self.values, **new, KEY: quantised}
 
     def made(self) -> Recipe:
         """The recipe of what was made: what had to stay dense is an override."""
         roles = {name: linear.role for name, linear in self.linears.items()}
-        formats = {name: (roles[name], chosen) for name, chosen in self.formats.items()}
-        return describe(formats, self.kv)
+        table = self.formats[TABLE]
+        own = {HEAD_LAYER: table} | self.formats
+        return describe({name: (role, own[name]) for name, role in roles.items()}, table, self.kv)
 
     def manifest(self) -> bytes:
         """`quaver.json`: where this comes from and what was done."""

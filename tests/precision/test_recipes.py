@@ -79,8 +79,8 @@ def test_a_wrong_recipe_is_told(text, message):
 
 
 def test_a_recipe_made_by_hand_is_checked():
-    with pytest.raises(InputError, match="embed the format int8"):
-        Recipe("mine", Format.INT8)
+    with pytest.raises(InputError, match="kv the format nf4"):
+        Recipe("mine", Format.NF4)
 
 
 def test_devices_say_how_and_why():

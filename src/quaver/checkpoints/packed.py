@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from quaver.checkpoints.reader import TensorReader
-from quaver.checkpoints.schemes import Layout, Scheme, Schemes
+from quaver.checkpoints.schemes import LINEAR, TABLE, Layout, Scheme, Schemes
 from quaver.core.errors import CheckpointError
 from quaver.precision import Format
 from quaver.precision.weight import QuantisedWeight
@@ -29,8 +29,8 @@ _STATE = "quant_state.bitsandbytes__nf4"  # of bitsandbytes: JSON, as bytes
 class QuantisedReader(TensorReader):
     """A quantised checkpoint that looks like a dense one, and gives weights as they are too.
 
-    `layers` are the names of its linear layers. `read` gives a quantised one's weight in fp32, by
-    `dequantise`; `packed` as it is kept.
+    `layers` are the names of its linear layers, `table` that of its table of tokens. `read` gives a
+    quantised one's weight in fp32, by `dequantise`; `packed` as it is kept.
     """
 
     def __init__(
@@ -39,13 +39,15 @@ class QuantisedReader(TensorReader):
         layers: Iterable[str],
         schemes: Schemes,
         dequantise: Callable[[QuantisedWeight], Tensor],
+        table: str | None = None,
     ) -> None:
         super().__init__(inner.path)
         self._inner, self._dequantise = inner, dequantise
         self._schemes: dict[str, Scheme] = {}  # by the name of the dense weight
         names = set(inner.names())
-        for layer in layers:
-            if scheme := schemes.scheme(layer, inner.names()):
+        kinds = dict.fromkeys(layers, LINEAR) | ({table: TABLE} if table else {})
+        for layer, kind in kinds.items():
+            if scheme := schemes.scheme(layer, inner.names(), kind):
                 self._schemes[f"{layer}.weight"] = scheme
                 names -= {f"{layer}.{suffix}" for suffix in _SUFFIXES[scheme.layout]}
         # what is left of a quantised layer, such as zero points, has no place in its scheme

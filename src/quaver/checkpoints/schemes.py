@@ -18,6 +18,7 @@ from quaver.core.errors import CheckpointError
 from quaver.precision import Format
 
 KEY = "quantization_config"
+LINEAR, TABLE = "Linear", "Embedding"  # classes, as targets name them
 METHOD, OWN_METHOD = "compressed-tensors", "quaver"
 
 
@@ -83,8 +84,11 @@ def written(chosen: Format) -> Scheme:
     return Scheme(chosen, _WRITTEN[chosen][0])
 
 
-def quantization_config(layers: Mapping[str, Format], kv: Format) -> dict[str, Any]:
-    """The value of `quantization_config` for linear layers by their names in the file, and a cache.
+def quantization_config(
+    layers: Mapping[str, Format], kv: Format, table: str | None = None
+) -> dict[str, Any]:
+    """The value of `quantization_config` for linear layers by their names in the file, a cache, and
+    a table of tokens if that is quantised too (it is among `layers`, and only we read it).
 
     The commonest quantised format is said of all layers, the others name theirs.
     """
@@ -98,8 +102,10 @@ def quantization_config(layers: Mapping[str, Format], kv: Format) -> dict[str, A
     config_groups = {}
     for number, chosen in enumerate(ranked):
         layout, weights, inputs = _WRITTEN[chosen]
+        named = groups[chosen] if number else [n for n in groups[chosen] if n == table]
+        targets = named if number else [LINEAR, *named]
         config_groups[f"group_{number}"] = {
-            "targets": ["Linear"] if number == 0 else groups[chosen],
+            "targets": targets,
             "weights": dict(weights),
             "input_activations": None if inputs is None else dict(inputs),
             "output_activations": None,
@@ -107,7 +113,7 @@ def quantization_config(layers: Mapping[str, Format], kv: Format) -> dict[str, A
         }
     layouts = {_WRITTEN[chosen][0].value for chosen in ranked}
     return {
-        "quant_method": OWN_METHOD if set(ranked) & set(_OWN) else METHOD,
+        "quant_method": OWN_METHOD if table or set(ranked) & set(_OWN) else METHOD,
         "format": layouts.pop() if len(layouts) == 1 else _MIXED,
         "quantization_status": "compressed",
         "config_groups": config_groups,
@@ -135,20 +141,20 @@ class Schemes:
         else:
             raise _unknown(f"method {method!r}", f"{METHOD}, fp8 and bitsandbytes")
 
-    def scheme(self, layer: str, tensors: frozenset[str]) -> Scheme | None:
-        """The scheme of the linear layer called `layer` in the file; None if it is dense.
+    def scheme(self, layer: str, tensors: frozenset[str], kind: str = LINEAR) -> Scheme | None:
+        """The scheme of the layer called `layer` in the file; None if it is dense.
 
         `tensors` are the file's names: two of the methods tell by them which layers are meant.
+        `kind` is the class by which targets may mean it.
         """
         for scheme in self._by_tensors:
             return scheme if _MARKS[scheme.layout].format(layer) in tensors else None
-        if any(_matches(pattern, layer, False) for pattern in self._ignored):
+        if any(_is_called(layer, pattern) for pattern in self._ignored):
             return None
-        for by_class in (False, True):  # a layer's own name comes before its class
-            for targets, scheme in self._groups:
-                if any(_matches(target, layer, by_class) for target in targets):
-                    return scheme
-        return None
+        for targets, scheme in self._groups:  # a layer's own name comes before its class
+            if any(_is_called(layer, target) for target in targets):
+                return scheme
+        return next((scheme for targets, scheme in self._groups if kind in targets), None)
 
     def _read_groups(self, config: Mapping[str, Any]) -> None:
         default = config.get("format")
@@ -249,9 +255,7 @@ def _bitsandbytes(config: Mapping[str, Any]) -> Scheme:
     return Scheme(Format.NF4, Layout.BITSANDBYTES4)
 
 
-def _matches(pattern: str, layer: str, by_class: bool) -> bool:
-    if by_class:
-        return pattern == "Linear"
+def _is_called(layer: str, pattern: str) -> bool:
     if pattern.startswith("re:"):
         try:
             return re.match(pattern.removeprefix("re:"), layer) is not None

@@ -76,7 +76,8 @@ def _write_shards(folder: Path, tensors: Tensors, limit: int) -> None:
     shards: list[tuple[Path, list[str]]] = []
     seen: set[str] = set()
     total = 0
-    for shard in _fill(tensors.items() if isinstance(tensors, Mapping) else tensors, limit):
+    filled = _fill(tensors.items() if isinstance(tensors, Mapping) else tensors, limit)
+    while (shard := next(filled, None)) is not None:
         if twice := seen & shard.keys():
             raise ValueError(f"tensors given twice: {sorted(twice)}")
         seen |= shard.keys()
@@ -84,6 +85,7 @@ def _write_shards(folder: Path, tensors: Tensors, limit: int) -> None:
         file = folder / f"{len(shards)}.safetensors"
         write_safetensors(file, shard)
         shards.append((file, list(shard)))
+        del shard  # before the next one is filled
     if len(shards) == 1:
         shards[0][0].rename(folder / SINGLE)
         return

@@ -20,12 +20,22 @@ from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import ignored, kv_scales, sources
 from quaver.nn.linear import Linear
-from quaver.precision import Format, Recipe, find_recipe
+from quaver.precision import Format, Recipe, Role, find_recipe
 from quaver.precision.recipe import describe
-from quaver.precision.weight import stack
-from quaver.quant.apply import LAYERS, check_patterns, dequantise, linear_layers, put, quantise
+from quaver.precision.weight import QuantisedWeight, stack
+from quaver.quant.apply import (
+    LAYERS,
+    check_patterns,
+    check_tied,
+    dequantise,
+    linear_layers,
+    put,
+    put_table,
+    quantise,
+)
 from quaver.quant.layer import QuantisedLinear
 
+TABLE, HEAD_LAYER = "embed", "head"  # what `Orpheus` calls them
 MAX_LENGTH = 4096  # positions kept a stream unless asked otherwise: 45 s of Orpheus's speech
 
 
@@ -46,17 +56,22 @@ def load_orpheus(
     first = torch.device("cpu") if recipe.quantises else device
     roles = {name: layer.role for name, layer in linear_layers(model).items()}
     with _open(folder, values, model) as reader:
-        packed = _read_packed(model, reader, recipe)
+        packed, table = _read_packed(model, reader, recipe), _read_table(model, reader, recipe)
+        if table is not None and config.tie_word_embeddings:
+            packed[HEAD_LAYER] = LAYERS[table.format](table, None)
         model.kv_scales, scale_names = _read_kv_scales(config, reader)
-        for place in packed:
+        gone = {*packed} if table is None else {*packed, TABLE}
+        for place in gone:
             model.set_submodule(place, nn.Identity())
         plan = sources(config)
-        rest = [s for s in plan if s.target.removesuffix(".weight") not in packed]
+        rest = [s for s in plan if s.target.removesuffix(".weight") not in gone]
         taken = [name for source in plan if source not in rest for name in source.names]
         done = [*ignored(config), *scale_names, *taken]
         load_strict(model, reader, rest, ignore=done, device=first)
     for place, layer in packed.items():
         put(model, place, layer, roles[place], device.type)
+    if table is not None:
+        put_table(model, TABLE, table, HEAD_LAYER if config.tie_word_embeddings else None)
     quantise(model, recipe, device.type)
     model.to(device).eval()  # all, or what is not a weight: the rotary tables
     for module in model.backbone.modules():
@@ -72,11 +87,14 @@ def stored_recipe(folder: Path) -> Recipe | None:
         return None
     with torch.device("meta"):
         model = Orpheus(OrpheusConfig.from_dict(values, ""), find_recipe("bf16"))
+    layers = linear_layers(model).items()
     with _open(folder, values, model) as reader:
         kept = {name: _kept_format(reader, s) for name, s in _linear_sources(model).items()}
-    layers = linear_layers(model).items()
+        embed = _kept_format(reader, _table_source(model)) or Format.BF16
     formats = {name: (m.role, kept.get(name) or Format.BF16) for name, m in layers}
-    return describe(formats, Schemes(values[KEY]).kv or Format.BF16)
+    if model.config.tie_word_embeddings and embed.quantised:
+        formats[HEAD_LAYER] = (Role.HEAD, embed)
+    return describe(formats, embed, Schemes(values[KEY]).kv or Format.BF16)
 
 
 def _open(folder: Path, config: dict[str, Any], model: Orpheus) -> TensorReader:
@@ -84,9 +102,10 @@ def _open(folder: Path, config: dict[str, Any], model: Orpheus) -> TensorReader:
     reader = open_tensors(folder)
     if KEY not in config:
         return reader
-    names = [n for source in _linear_sources(model).values() for n in source.names]
-    layers = [name.removesuffix(".weight") for name in names]
-    return QuantisedReader(reader, layers, Schemes(config[KEY]), dequantise)
+    listed = _linear_sources(model).values()
+    layers = [name.removesuffix(".weight") for source in listed for name in source.names]
+    table = _table_source(model).names[0].removesuffix(".weight")
+    return QuantisedReader(reader, layers, Schemes(config[KEY]), dequantise, table)
 
 
 def _linear_sources(model: Orpheus) -> dict[str, Source]:
@@ -94,6 +113,33 @@ def _linear_sources(model: Orpheus) -> dict[str, Source]:
     weights = {source.target: source for source in sources(model.config)}
     named = {name: f"{name}.weight" for name in linear_layers(model)}
     return {name: weights[weight] for name, weight in named.items() if weight in weights}
+
+
+def _table_source(model: Orpheus) -> Source:
+    return next(s for s in sources(model.config) if s.target == f"{TABLE}.weight")
+
+
+def _read_table(model: Orpheus, reader: TensorReader, recipe: Recipe) -> QuantisedWeight | None:
+    """The table of tokens, if the file has it as the recipe wants it."""
+    source, wanted = _table_source(model), recipe.format(Role.EMBED)
+    kept = _kept_format(reader, source)
+    if kept is None or not wanted.quantised:
+        return None
+    if wanted is not kept:
+        raise _other_format(reader, TABLE, kept, recipe, wanted)
+    if model.config.tie_word_embeddings:
+        check_tied(recipe, HEAD_LAYER)
+    assert isinstance(reader, QuantisedReader)
+    return reader.packed(source.names[0])
+
+
+def _other_format(
+    reader: TensorReader, name: str, kept: Format, recipe: Recipe, wanted: Format
+) -> InputError:
+    return InputError(
+        f"{reader.path} keeps {name} in {kept}, and recipe '{recipe}' wants {wanted}; "
+        "leave the recipe out, or give bf16, or take the original model"
+    )
 
 
 def _kept_format(reader: TensorReader, source: Source) -> Format | None:
@@ -117,10 +163,7 @@ def _read_packed(
         if kept is None or not wanted.quantised:
             continue
         if wanted is not kept:
-            raise InputError(
-                f"{reader.path} keeps {name} in {kept}, and recipe '{recipe}' wants {wanted}; "
-                f"leave the recipe out, or give bf16, or take the original model"
-            )
+            raise _other_format(reader, name, kept, recipe, wanted)
         weight = stack([reader.packed(part) for part in source.names])
         if weight.shape != linears[name].weight.shape:
             raise CheckpointError(

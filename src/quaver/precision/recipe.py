@@ -116,14 +116,15 @@ def find_recipe(text: str) -> Recipe:
     return Recipe(",".join([name, *given]), base.default, tuple(kept.items()), (*layers.items(),))
 
 
-def describe(layers: Mapping[str, tuple[Role, Format]], kv: Format) -> Recipe:
-    """The recipe of a model whose layers, by name, and whose cache have these formats.
+def describe(layers: Mapping[str, tuple[Role, Format]], embed: Format, kv: Format) -> Recipe:
+    """The recipe of a model whose layers, by name, table and cache have these formats.
 
     The commonest format of the backbone names it, and what differs becomes an override.
     """
     backbone = Counter(chosen for role, chosen in layers.values() if role is Role.BACKBONE)
     base = RECIPES[max(backbone, key=lambda each: (each.quantised, backbone[each])).value]
-    overrides = [f"{Role.KV}={kv}"] if kv is not base.format(Role.KV) else []
+    others = {Role.EMBED: embed, Role.KV: kv}
+    overrides = [f"{r}={chosen}" for r, chosen in others.items() if chosen is not base.format(r)]
     overrides += [
         f"{role if role is Role.HEAD else name}={chosen}"
         for name, (role, chosen) in layers.items()

@@ -12,6 +12,7 @@ from quaver.core.errors import InputError
 from quaver.nn.linear import Linear
 from quaver.precision import Format, Recipe, Role
 from quaver.precision.weight import QuantisedWeight
+from quaver.quant.embedding import QuantisedEmbedding
 from quaver.quant.fp8 import (
     Fp8BlockLinear,
     Fp8E5M2Linear,
@@ -43,11 +44,13 @@ LAYERS: MappingProxyType[Format, type[QuantisedLinear]] = MappingProxyType(
 
 
 def quantise(model: nn.Module, recipe: Recipe, device_type: str) -> None:
-    """Replace the linear layers that `recipe` quantises, one at a time, where they are.
+    """Replace the layers and tables that `recipe` quantises, one at a time, where they are.
 
-    Raises InputError for a shape that does not fit, with the layer's name; the model must not be
-    used then.
+    Raises InputError for a shape that does not fit, with the layer's name, and for a table that is
+    also a head if the two have different formats; the model must not be used then.
     """
+    tables = {name: m for name, m in model.named_modules() if type(m) is nn.Embedding}
+    tied = {n: h for n, t in tables.items() for h in linear_layers(model) if _is_tied(model, h, t)}
     for name, linear in linear_layers(model).items():
         chosen = recipe.layer_format(name, linear.role)
         if chosen.quantised:
@@ -56,6 +59,36 @@ def quantise(model: nn.Module, recipe: Recipe, device_type: str) -> None:
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
             put(model, name, layer, linear.role, device_type)
+    chosen = recipe.format(Role.EMBED)
+    for name, table in tables.items() if chosen.quantised else ():
+        head = tied.get(name)
+        if head is not None:
+            check_tied(recipe, head)
+        put_table(model, name, LAYERS[chosen].quantise(table.weight.detach()), head)
+
+
+def check_tied(recipe: Recipe, head: str) -> None:
+    """InputError unless a table and the head that it also is get one format."""
+    embed, own = recipe.format(Role.EMBED), recipe.layer_format(head, Role.HEAD)
+    if embed is not own:
+        raise InputError(
+            f"recipe '{recipe}' keeps the table in {embed} and the head in {own}, and this model "
+            f"has one for both; give head={embed} as well, or leave embed out"
+        )
+
+
+def put_table(model: nn.Module, name: str, weight: QuantisedWeight, head: str | None) -> None:
+    """Let a quantised table take the place called `name`, sharing the weight of `head` if it can:
+    one that was unpacked has none to share."""
+    layer = None if head is None else model.get_submodule(head)
+    if isinstance(layer, QuantisedLinear):
+        model.set_submodule(name, QuantisedEmbedding.sharing(layer))
+    else:
+        model.set_submodule(name, QuantisedEmbedding.of(LAYERS[weight.format], weight))
+
+
+def _is_tied(model: nn.Module, head: str, table: nn.Embedding) -> bool:
+    return model.get_submodule(head).weight is table.weight
 
 
 def put(model: nn.Module, name: str, layer: QuantisedLinear, role: Role, device_type: str) -> None:
