@@ -59,7 +59,7 @@ def test_overrides_reach_roles_and_layers():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fp9", "unknown recipe 'fp9'; allowed are fp32, bf16"),
+        ("fp9", "unknown recipe 'fp9'; allowed are fp32, tf32, bf16"),
         ("", "unknown recipe ''"),
         ("int8,", "'' in recipe 'int8,' is no override"),
         ("int8,haed=bf16", "'haed=bf16' in recipe .* a role of embed, backbone, head"),
@@ -115,12 +115,12 @@ def test_devices_say_how_and_why():
     [
         ((7, 0), set()),
         ((7, 5), {"fp32", "fp16"}),
-        ((8, 0), {"fp32", "fp16", "bf16", "int8-dynamic"}),
-        ((8, 6), {"fp32", "fp16", "bf16", "int8-dynamic"}),
-        ((8, 9), {"fp32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
-        ((9, 0), {"fp32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
-        ((10, 0), {"fp32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
-        ((12, 0), {"fp32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
+        ((8, 0), {"fp32", "tf32", "fp16", "bf16", "int8-dynamic"}),
+        ((8, 6), {"fp32", "tf32", "fp16", "bf16", "int8-dynamic"}),
+        ((8, 9), {"fp32", "tf32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
+        ((9, 0), {"fp32", "tf32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
+        ((10, 0), {"fp32", "tf32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
+        ((12, 0), {"fp32", "tf32", "fp16", "bf16", "int8-dynamic", "fp8", "fp8-static"}),
     ],
 )
 def test_compute_capabilities_are_known(capability, native):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import quaver
 from quaver.core.errors import InputError
 from quaver.loading.orpheus import load_orpheus
-from quaver.nn.linear import Linear
+from quaver.nn.linear import Linear, tf32_products
 from quaver.precision import Format, Role, find_recipe
 from quaver.precision.devices import DeviceKind, State, support
 from quaver.precision.weight import QuantisedWeight
@@ -246,3 +246,28 @@ def test_a_layer_that_does_not_fit_is_named():
     model = torch.nn.Sequential(dense(torch.randn(4, 100)))
     with pytest.raises(InputError, match="0: nf4 keeps weights in groups of 64"):
         quantise(model, find_recipe("nf4"), "cpu")
+
+
+def test_tf32_is_a_matter_of_one_product(tiny_checkpoint, device):
+    """Two recipes side by side: the process's setting is as before after each."""
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    tokens = torch.arange(3, 40, device=device)[None]
+    narrow = load_orpheus(tiny_checkpoint, "tiny", find_recipe("tf32"), device)
+    wide = load_orpheus(tiny_checkpoint, "tiny", find_recipe("fp32"), device)
+    assert all(m.tf32 for m in narrow.modules() if isinstance(m, Linear))
+    assert not any(m.tf32 for m in wide.modules() if isinstance(m, Linear))
+    difference = (narrow(tokens) - wide(tokens)).abs().max() / wide(tokens).abs().max()
+    assert products.fp32_precision == before
+    assert difference == 0 if device.type == "cpu" else 1e-6 < difference < 1e-2
+    with pytest.raises(RuntimeError), tf32_products():
+        assert products.fp32_precision == "tf32"
+        raise RuntimeError
+    assert products.fp32_precision == before
+
+
+def test_tf32_can_be_one_layers(tiny_checkpoint):
+    recipe = find_recipe("fp32,*.down=tf32")
+    model = load_orpheus(tiny_checkpoint, "tiny", recipe, torch.device("cpu"))
+    found = {n for n, m in model.named_modules() if isinstance(m, Linear) and m.tf32}
+    assert found == {"backbone.layers.0.mlp.down", "backbone.layers.1.mlp.down"}

@@ -5,11 +5,29 @@ Families ask for `linear(in, out, role, recipe)` and never learn what the number
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quaver.precision import Recipe, Role
+
+
+@contextmanager
+def tf32_products() -> Iterator[None]:
+    """Within, CUDA multiplies fp32 numbers as TF32.
+
+    The setting is the process's, and other models share it, so it lasts for one product.
+    """
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
 
 
 class Linear(nn.Module):
@@ -29,6 +47,7 @@ class Linear(nn.Module):
     ) -> None:
         super().__init__()
         self.role = role
+        self.tf32 = False  # whether a GPU may multiply fp32 as TF32
         self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype)) if bias else None
 
@@ -39,7 +58,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out], in the dtype of x under autocast or of the weight."""
-        return F.linear(x, self.weight, self.bias)
+        return self._product(x, self.weight, self.bias)
 
     def settle(self) -> None:
         """Lay the loaded weight out for where it lives.
@@ -53,7 +72,13 @@ class Linear(nn.Module):
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs start..stop-1 only: the other rows of the weight are not read."""
         bias = None if self.bias is None else self.bias[start:stop]
-        return F.linear(x, self.weight[start:stop], bias)
+        return self._product(x, self.weight[start:stop], bias)
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.tf32:
+            return F.linear(x, weight, bias)
+        with tf32_products():
+            return F.linear(x, weight, bias)
 
 
 def linear(

@@ -98,6 +98,8 @@ def default_recipe(device: DeviceKind) -> Recipe:
 
 
 def _on_cpu(chosen: Format, device: DeviceKind) -> Support:
+    if chosen is Format.TF32:
+        return Support(State.EMULATED, "CPUs multiply fp32 as it is: the same as fp32")
     if chosen in CPU_FLAGS:
         if CPU_FLAGS[chosen] & device.flags:
             return Support(State.NATIVE)
@@ -113,8 +115,8 @@ def reads_packed(chosen: Format, capability: tuple[int, int]) -> bool:
 def _on_cuda(chosen: Format, device: DeviceKind) -> Support:
     capability = device.capability or (0, 0)
     dense = "bf16" if capability >= CUDA_BF16 else "fp16"
-    if chosen is Format.BF16 and dense != chosen:
-        return Support(State.EMULATED, "bf16 needs compute capability 8.0; fp16 is faster")
+    if chosen in (Format.BF16, Format.TF32) and dense == Format.FP16:
+        return Support(State.EMULATED, f"{chosen} needs compute capability 8.0; fp16 is faster")
     if not chosen.quantised:
         return Support(State.NATIVE)
     if not reads_packed(chosen, capability):

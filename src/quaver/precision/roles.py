@@ -13,6 +13,7 @@ class Format(StrEnum):
     """How the numbers of one role are kept and multiplied."""
 
     FP32 = "fp32"
+    TF32 = "tf32"  # fp32, multiplied by a GPU with ten bits of mantissa
     BF16 = "bf16"
     FP16 = "fp16"
     # Weights and inputs in eight bits: inputs rounded by a scale a token, one scale for all, or
@@ -48,12 +49,13 @@ class Format(StrEnum):
         """The torch dtype in which this format is multiplied and its activations are kept."""
         import torch
 
-        return {Format.FP32: torch.float32, Format.FP16: torch.float16}.get(self, torch.bfloat16)
+        wide = {Format.FP32: torch.float32, Format.TF32: torch.float32}
+        return (wide | {Format.FP16: torch.float16}).get(self, torch.bfloat16)
 
 
-_DENSE = frozenset({Format.FP32, Format.BF16, Format.FP16})
+_DENSE = frozenset({Format.FP32, Format.TF32, Format.BF16, Format.FP16})
 _BITS = {
-    **{Format.FP32: 32.0, Format.BF16: 16.0, Format.FP16: 16.0},
+    **{Format.FP32: 32.0, Format.TF32: 32.0, Format.BF16: 16.0, Format.FP16: 16.0},
     **{Format.FP8_BLOCK: 8.125, Format.INT4: 4.125, Format.NF4: 4.25},
 }
 

@@ -53,6 +53,7 @@ def quantise(model: nn.Module, recipe: Recipe, device_type: str) -> None:
     tied = {n: h for n, t in tables.items() for h in linear_layers(model) if _is_tied(model, h, t)}
     for name, linear in linear_layers(model).items():
         chosen = recipe.layer_format(name, linear.role)
+        linear.tf32 = chosen is Format.TF32
         if chosen.quantised:
             try:
                 layer = LAYERS[chosen].from_linear(linear)
