@@ -30,11 +30,20 @@ from quaver.loading.parts import find_device, use_fitting_threads
 from quaver.precision import Recipe, Role, find_recipe
 from quaver.quality.metrics.agreement import Agreement, agreement
 from quaver.quality.panel import PLAIN_SENTENCES
-from quaver.quantizing import Spoken, quantize, speak
+from quaver.quantizing import quantize
+from quaver.quantizing.speech import Spoken, speak
 
 RECIPES = (
     *("fp32", "bf16", "fp16", "int8", "int8-dynamic", "fp8", "fp8,kv=bf16", "fp8-static"),
-    *("fp8-block", "fp8-weight", "fp8-e5m2", "int4", "nf4", "int8,kv=int8", "int8,head=int8"),
+    *(
+        "fp8-block",
+        "fp8-weight",
+        "fp8-e5m2",
+        "int4",
+        "nf4",
+        "int8,kv=int8",
+        "int8,head=int8,embed=int8",
+    ),
 )
 WER_VOICES = ("slt", "rms", "awb")
 

@@ -12,7 +12,7 @@ import typer
 from quaver.cli.output import print_json, table_console, warn
 
 if TYPE_CHECKING:
-    from quaver.quantizing import Progress, QuantizeReport
+    from quaver.quantizing.report import Progress, QuantizeReport
 
 SHOWN = 20  # layers of the table; all are in quaver.json
 

@@ -1,0 +1,140 @@
+"""A model speaks, and its layers are watched while they read what it said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quaver.core.errors import InputError
+from quaver.engine.engine import Engine, Job
+from quaver.engine.keeping import DenseKeeping
+from quaver.families.orpheus.model import Orpheus
+from quaver.families.orpheus.prompt import OrpheusPrompts
+from quaver.families.orpheus.weights import normed
+from quaver.loading.orpheus import load_orpheus
+from quaver.loading.parts import read_sampling, read_tokenizer
+from quaver.precision import Format, find_recipe
+from quaver.quant.calibration import Calibration, calibrate
+from quaver.quant.smooth import smoothing
+from quaver.quant.texts import CALIBRATION_TEXTS
+from quaver.quantizing.plan import Plan
+from quaver.quantizing.report import Progress, Report, silent
+
+MAX_CHARS = 100_000  # of a file of texts
+SLOTS = 8  # texts that are spoken at once
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A prompt and the codes that answer it: tokens [t], the last `codes` of them codes."""
+
+    tokens: Tensor
+    codes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What was seen. `divisors` [in] smooth a layer's inputs: by the layer, whose columns they
+    multiply, and by the norm before it, which takes them. `facts` are for the record."""
+
+    seen: Calibration = field(default_factory=Calibration)
+    divisors: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] | None = None
+
+
+def watch(
+    plan: Plan, texts: Sequence[str], seed: int, device: torch.device, report: Report
+) -> Watched:
+    """Let the model of `plan` speak `texts`, and gather what its formats must know."""
+    dense = find_recipe("fp32" if device.type == "cpu" else "bf16")
+    model = load_orpheus(plan.folder.path, plan.folder.name, dense, device)
+    spoken = speak(model, plan.folder.path, texts, seed, device, report)
+    layers = plan.watched
+    seen = calibrate(
+        model,
+        layers,
+        [each.tokens for each in spoken],
+        products_of=[name for name in layers if plan.formats[name] is Format.INT4],
+        progress=lambda done: report(Progress("watching", done, len(spoken))),
+    )
+    facts = {
+        "texts": len(texts),
+        "tokens": seen.tokens,
+        "seed": seed,
+        "sha256": hashlib.sha256("\n".join(texts).encode()).hexdigest(),
+    }
+    return Watched(seen, _divisors(plan, model, seen), facts)
+
+
+def speak(
+    model: Orpheus,
+    folder: Path,
+    texts: Sequence[str],
+    seed: int,
+    device: torch.device,
+    report: Report = silent,
+) -> list[Spoken]:
+    """What the model answers to texts, by its voices in turn, each with a seed of its own."""
+    family = OrpheusPrompts(model.config.speech, read_tokenizer(folder / "tokenizer.json"))
+    sampling = read_sampling(folder)
+    voices: list[str | None] = [*family.voices] or [None]
+    jobs = []
+    for number, text in enumerate(texts):
+        prompt = family.prompt(text, voices[number % len(voices)], None)
+        jobs.append(Job(prompt, sampling, seed + number, family.max_frames(text)))
+    each = model.positions_per_frame
+    longest = max(len(job.prompt.tokens) + each * job.max_frames for job in jobs)
+    dtype = next(model.backbone.parameters()).dtype
+    engine = Engine(
+        model,
+        slots=min(len(jobs), SLOTS),
+        max_length=min(longest, model.max_positions),
+        keeping=DenseKeeping(dtype),
+        hidden_dtype=dtype,
+        device=device,
+    )
+    spoken = []
+    for number, (job, stream) in enumerate([(job, engine.submit(job)) for job in jobs]):
+        frames = list(stream)
+        codes = [model.layout.to_tokens(torch.stack(frames)).flatten()] if frames else []
+        tokens = torch.cat([torch.tensor(job.prompt.tokens), *codes]).to(device)
+        spoken.append(Spoken(tokens, len(tokens) - len(job.prompt.tokens)))
+        report(Progress("speaking", number + 1, len(texts)))
+    return spoken
+
+
+def read_texts(file: Path | None, count: int) -> list[str]:
+    """At most `count` texts of a file, one a line; None means our own. InputError if it has none,
+    is not UTF-8, or is too long."""
+    if file is None:
+        return list(CALIBRATION_TEXTS[:count])
+    try:
+        with file.open(encoding="utf-8") as opened:
+            data = opened.read(MAX_CHARS + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file} as UTF-8 text ({error}); give another file") from None
+    if len(data) > MAX_CHARS:
+        raise InputError(f"{file} has more than {MAX_CHARS:,} characters; shorten it")
+    lines = [line.strip() for line in data.splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"{file} has no text; give one text a line")
+    return lines[:count]
+
+
+def _divisors(plan: Plan, model: Orpheus, seen: Calibration) -> dict[str, Tensor]:
+    """What smooths the inputs of layers that round them to whole numbers."""
+    found: dict[str, Tensor] = {}
+    for layer, norm in normed(plan.shape).items():
+        if plan.formats[layer] is Format.INT8_DYNAMIC:
+            largest = seen.inputs[layer].largest
+            assert largest is not None, "the layer ran"
+            weight = model.get_parameter(f"{layer}.weight").detach()
+            divisors = smoothing(largest, weight).cpu()
+            found |= {layer: divisors, norm: divisors}
+    return found
