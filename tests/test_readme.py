@@ -28,16 +28,23 @@ def test_there_is_something_to_run():
     assert len(blocks("python")) == 1
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One for all, as for a reader: later commands use what earlier ones made."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "chapter.txt").write_text("It was late. Nobody spoke.", encoding="utf-8")
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("line", commands())
-def test_a_command_runs(line, tmp_path):
-    (tmp_path / "chapter.txt").write_text("It was late. Nobody spoke.", encoding="utf-8")
+def test_a_command_runs(line, folder):
     command, _, player = line.partition("|")
     words = shlex.split(command)
     assert words[0] == "quaver"
     done = subprocess.run(
         [sys.executable, "-m", "quaver.cli.main", *words[1:]],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         check=False,
     )
@@ -45,7 +52,7 @@ def test_a_command_runs(line, tmp_path):
     if player:
         assert done.stdout.startswith(b"RIFF")
     elif "--out" in words:
-        assert (tmp_path / words[words.index("--out") + 1]).stat().st_size > 1000
+        assert (folder / words[words.index("--out") + 1]).stat().st_size > 1000
 
 
 @pytest.mark.slow
