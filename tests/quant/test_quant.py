@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 import quaver
 from quaver.core.errors import InputError
@@ -16,6 +17,7 @@ from quaver.quant.apply import LAYERS, quantise
 from quaver.quant.layer import DTYPE
 from quaver.quant.nf4 import GROUP as NF4_GROUP
 from quaver.quant.nf4 import LEVELS
+from quaver.quantizing import quantize
 
 QUANTISED = [chosen for chosen in LAYERS if not chosen.calibrated]
 WIDTH = 128  # divides into every format's groups
@@ -271,3 +273,23 @@ def test_tf32_can_be_one_layers(tiny_checkpoint):
     model = load_orpheus(tiny_checkpoint, "tiny", recipe, torch.device("cpu"))
     found = {n for n, m in model.named_modules() if isinstance(m, Linear) and m.tf32}
     assert found == {"backbone.layers.0.mlp.down", "backbone.layers.1.mlp.down"}
+
+
+@pytest.mark.parametrize("recipe", ["int8", "nf4", "fp8-weight", "fp8-e5m2"])
+def test_every_device_writes_the_same(recipe, tiny_checkpoint, tmp_path, device):
+    report = quantize(str(tiny_checkpoint), tmp_path / "here", recipe, device=str(device))
+    quantize(str(tiny_checkpoint), tmp_path / "cpu", recipe, device="cpu")
+    here, cpu = (load_file(tmp_path / name / "model.safetensors") for name in ("here", "cpu"))
+    assert here.keys() == cpu.keys()
+    for name, tensor in here.items():
+        assert torch.equal(tensor.view(torch.uint8), cpu[name].view(torch.uint8)), name
+    assert report.recipe == recipe
+
+
+@pytest.mark.parametrize("recipe", ["fp8", "fp8-static", "int8-dynamic"])
+def test_calibration_runs_where_it_is_told(recipe, tiny_checkpoint, tmp_path, device):
+    report = quantize(str(tiny_checkpoint), tmp_path / "out", recipe, device=str(device), samples=2)
+    assert report.recipe == recipe and report.calibration["texts"] == 2
+    voice = quaver.load(tmp_path / "out", device=str(device))
+    assert voice.info()["recipe"] == recipe
+    assert len(voice.generate("Hello there.", seed=1).samples)
