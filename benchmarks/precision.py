@@ -105,7 +105,8 @@ def row(
         if recipe.quantises:
             made = Path(scratch) / "made"
             started = time.perf_counter()
-            report = quantize(model, made, name, device=str(device))
+            kv = "fp8" if recipe.format(Role.KV).value == "fp8" else "bf16"
+            report = quantize(model, made, f"{name},kv={kv}", device=str(device))
             seconds = time.perf_counter() - started
             stored = stored_recipe(made)
             assert stored is not None, "it was quantised"

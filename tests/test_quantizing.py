@@ -185,6 +185,10 @@ def test_a_head_that_stays_dense_stays_tied(tmp_path):
     ("recipe", "message"),
     [
         ("bf16", "recipe 'bf16' quantises no layer"),
+        ("bf16,kv=int8", "quantises no layer"),
+        ("int8,kv=int8", "in int8, which a checkpoint does not say; leave it out here"),
+        ("fp16,head=int8", "has embed in fp16; what stays dense is written in bf16"),
+        ("auto", "unknown recipe 'auto'; allowed are fp32.*int4, nf4$"),
         ("int9", "unknown recipe 'int9'"),
         ("int8,*.dwon=bf16", r"no layer is called \*\.dwon"),
         ("int4,*.down=bf16,head=nf4", "300 inputs do not divide"),
@@ -318,6 +322,41 @@ def test_some_scales_of_a_cache_are_not_enough(original, tmp_path):
     folder = write_model(tmp_path / "some", original, weights)
     with pytest.raises(CheckpointError, match="has 1 scales of keys and values and 4 belong"):
         load_orpheus(folder, "some", find_recipe("fp32"), CPU)
+
+
+@pytest.mark.parametrize("recipe", ["int4", "int8-dynamic", "fp8"])
+def test_all_layers_can_be_calibrated(recipe, tmp_path):
+    options = {"device": "cpu", "samples": 2, "all_layers": True}
+    report = quantize("nano", tmp_path / "out", recipe, **options)
+    assert stored_recipe(tmp_path / "out").format(Role.EMBED) is Format(recipe)
+    assert "embed" in [layer.name for layer in report.layers]
+    voice = quaver.load(tmp_path / "out", device="cpu")
+    assert len(voice.generate("Hello there.", seed=1).samples)
+
+
+def test_a_table_of_another_size_is_refused(tmp_path):
+    folder = tmp_path / "original"
+    llama(tied=True).save_pretrained(folder)
+    out = tmp_path / "out"
+    quantize(str(folder), out, "int8", device="cpu", all_layers=True)
+    weights = load_file(out / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    weights |= {f"{name}_{part}": weights[f"{name}_{part}"][:100] for part in ("packed", "scale")}
+    weights[f"{name}_shape"] = torch.tensor([100, 256])
+    save_file(weights, out / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"embed is \[100, 256\], expected \[274, 256\]"):
+        load_orpheus(out, "out", stored_recipe(out), CPU)
+
+
+def test_a_cache_without_scales_was_not_calibrated(original, tmp_path):
+    out = make(original, tmp_path / "out", "fp8,kv=bf16")
+    config = json.loads((out / "config.json").read_text())
+    config["quantization_config"]["kv_cache_scheme"] = {
+        **{"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True},
+        "dynamic": False,
+    }
+    (out / "config.json").write_text(json.dumps(config))
+    assert str(stored_recipe(out)) == "fp8,kv=bf16"
 
 
 def test_smoothing_changes_nothing_but_what_is_rounded(watched):

@@ -16,6 +16,7 @@ from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import sources
 from quaver.loading.orpheus import load_orpheus, stored_recipe
 from quaver.precision import Role, find_recipe
+from quaver.quant import apply
 from quaver.quant.layer import QuantisedLinear
 
 PRESETS = {
@@ -59,9 +60,7 @@ def compress(model: LlamaForCausalLM, preset: str, folder: Path) -> None:
 
 def in_fp32(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Orpheus:
     """Our model of a checkpoint, with activations in fp32, so that only mistakes differ."""
-    monkeypatch.setattr(
-        QuantisedLinear, "reads_on_cpu", True
-    )  # keep what would be unpacked to bf16
+    monkeypatch.setattr(apply, "emulates", lambda layer, device_type: False)
     recipe = stored_recipe(folder)
     model = load_orpheus(folder, "llama", recipe, CPU)
     model._dtype = torch.float32

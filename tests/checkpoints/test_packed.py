@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from quaver.checkpoints.packed import QuantisedReader, tensors
 from quaver.checkpoints.reader import open_tensors
-from quaver.checkpoints.schemes import Schemes, quantization_config
+from quaver.checkpoints.schemes import Schemes, quantization_config, stored_config
 from quaver.core.errors import CheckpointError
 from quaver.precision import Format
 from quaver.precision.weight import QuantisedWeight
@@ -84,7 +84,7 @@ def damage(chosen: Format, tmp_path, change) -> QuantisedReader:
         (
             Format.INT4,
             lambda s: s.update({f"{LAYER}.weight_scale": torch.ones(128, 3)}),
-            "3 scales a row do not divide 256",
+            "has 3 scales a row where there is one for 128 of 256 inputs",
         ),
         (
             Format.FP8,
@@ -158,6 +158,7 @@ def test_targets_are_names_patterns_and_classes(targets, ignore, found):
         ({"actorder": "group"}, "actorder group"),
         ({"dynamic": "local"}, "dynamic local"),
         ({"block_structure": [64, 64], "strategy": "block"}, r"block_structure \[64, 64\]"),
+        ({"type": []}, r"type \[\]"),
     ],
 )
 def test_a_scheme_is_all_of_its_arguments(change, told):
@@ -166,3 +167,50 @@ def test_a_scheme_is_all_of_its_arguments(change, told):
     config["config_groups"]["group_0"]["weights"] |= change
     with pytest.raises(CheckpointError, match=f"quantised by a scheme .*{told}"):
         Schemes(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"transform_config": {"config_groups": {"R4": {}}}}, "transform_config .* does not read"),
+        ({"sparsity_config": {"format": "sparse-24"}}, "sparsity_config .* does not read"),
+        ({"format": ["a"]}, "quantised by a scheme"),
+        ({"ignore": ["re:a{99999999999999}"]}, "has the pattern"),
+        ({"ignore": ["re:" + "(" * 250]}, "has the pattern"),
+        ({"ignore": ["x" * 1000]}, "has a name of 1000 characters"),
+        ({"quant_method": "fp8", "activation_scheme": []}, "activation_scheme"),
+        ({"quant_method": "fp8", "weight_block_size": [[1], [2]]}, "weight_block_size"),
+        ({"quant_method": []}, "quantised by a method"),
+    ],
+)
+def test_an_odd_configuration_is_one_line(change, told):
+    config = quantization_config({LAYER: Format.INT8}, Format.BF16) | change
+    if "format" in change:
+        config["config_groups"]["group_0"].pop("format")
+    with pytest.raises(CheckpointError, match=told):
+        Schemes(config).scheme(LAYER, frozenset())
+
+
+@pytest.mark.parametrize("found", [[], "fp8", 3])
+def test_a_configuration_is_an_object(found):
+    with pytest.raises(CheckpointError, match=r"quantization_config of config\.json is"):
+        stored_config({"quantization_config": found})
+    assert stored_config({}) is stored_config({"quantization_config": None}) is None
+
+
+def test_inputs_in_groups_of_another_size_are_refused():
+    config = quantization_config({LAYER: Format.FP8_BLOCK}, Format.BF16)
+    config["config_groups"]["group_0"]["input_activations"]["group_size"] = 64
+    with pytest.raises(CheckpointError, match="group_size 64"):
+        Schemes(config)
+
+
+def test_groups_are_of_the_size_that_is_told(tmp_path):
+    """Ragged groups would be read with their borders elsewhere."""
+    stored = dict(tensors(LAYER, quantised(Format.INT4, torch.randn(8, 384))))
+    stored[f"{LAYER}.weight_scale"] = torch.ones(8, 2)
+    with (
+        open_written(tmp_path, Format.INT4, stored) as reader,
+        pytest.raises(CheckpointError, match="2 scales a row where there is one for 128 of 384"),
+    ):
+        reader.packed(NAME)

@@ -7,6 +7,7 @@ anything is computed with them.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -147,7 +148,13 @@ class _Layer:
             raise self.error(f"{name} is {str(tensor.dtype)[6:]}, expected {allowed}")
         if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise self.error(f"{name} has infinities or NaN")
-        return tensor.clone()  # the file may be replaced while it is mapped
+        # the file may be replaced while it is mapped
+        return tensor.clone(memory_format=torch.contiguous_format)
+
+    def matrix(self, suffix: str, dtype: torch.dtype) -> Tensor:
+        """A tensor of two dimensions, neither of them zero."""
+        self._matrix(suffix)
+        return self.read(suffix, dtype)
 
     def scale(self, suffix: str, rows: int, group: int | None = None) -> Tensor:
         """Scales [rows, groups], from one for all, one a row, one a group, or one a block."""
@@ -184,9 +191,12 @@ class _Layer:
             rows, columns = map(int, state["shape"])
             nested = int(state.get("nested_blocksize", 256))
             offset = float(state.get("nested_offset", 0.0))
-            return _State((rows, columns), int(state["blocksize"]), nested, offset)
-        except (ValueError, KeyError, TypeError) as error:
+            found = _State((rows, columns), int(state["blocksize"]), nested, offset)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise self.error(f"{self._name}.weight.{_STATE} is damaged ({error!r})") from None
+        if min(rows, columns, found.group, nested) < 1 or not math.isfinite(offset):
+            raise self.error(f"{self._name}.weight.{_STATE} says {found}")
+        return found
 
     def error(self, what: str) -> CheckpointError:
         return CheckpointError(
@@ -198,8 +208,8 @@ class _Layer:
         if not self.has(suffix):
             raise self.error(f"{name} is missing")
         shape = self._reader.shape(name)
-        if len(shape) != 2:
-            raise self.error(f"{name} is {list(shape)}, expected two dimensions")
+        if len(shape) != 2 or 0 in shape:
+            raise self.error(f"{name} is {list(shape)}, expected a matrix")
         return shape[0], shape[1]
 
 
@@ -210,9 +220,10 @@ def _read_plain(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
         Format.INT8_DYNAMIC: torch.int8,
         Format.FP8_E5M2: torch.float8_e5m2,
     }.get(scheme.format, torch.float8_e4m3fn)
-    elements = layer.read("weight", kind)
-    group = BLOCK if scheme.format is Format.FP8_BLOCK else None
-    scale = _divided(layer, layer.scale("weight_scale", len(elements), group), elements.shape[1])
+    elements = layer.matrix("weight", kind)
+    block = BLOCK if scheme.format is Format.FP8_BLOCK else None
+    scale = layer.scale("weight_scale", len(elements), block)
+    _check_groups(layer, scale, elements.shape[1], block or scheme.group)
     return QuantisedWeight(
         scheme.format, elements, scale, _input_scale(layer, scheme, "input_scale")
     )
@@ -221,31 +232,31 @@ def _read_plain(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
 def _read_packed(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
     """`weight_packed` int32 with the first number in the lowest bits, each plus half its range."""
     rows, columns = layer.logical_shape(Layout.PACKED)
-    words = layer.read("weight_packed", torch.int32)
+    words = layer.matrix("weight_packed", torch.int32)
     bits = 4 if scheme.format is Format.INT4 else 8
     if words.shape != (rows, -(-columns * bits // 32)):
         raise layer.error(f"weight_packed {list(words.shape)} does not hold {rows} x {columns}")
     elements = words.view(torch.uint8)[:, : columns * bits // 8]
     if bits == 8:
         elements = (elements ^ 128).view(torch.int8)
-    scale = _divided(layer, layer.scale("weight_scale", rows), columns)
+    scale = layer.scale("weight_scale", rows)
+    _check_groups(layer, scale, columns, scheme.group)
     return QuantisedWeight(scheme.format, elements.contiguous(), scale)
 
 
 def _read_nf4(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
-    elements = layer.read("weight_packed", torch.uint8)
-    scale = _divided(layer, layer.scale("weight_scale", len(elements)), 2 * elements.shape[1])
+    elements = layer.matrix("weight_packed", torch.uint8)
+    scale = layer.scale("weight_scale", len(elements))
+    _check_groups(layer, scale, 2 * elements.shape[1], scheme.group)
     return QuantisedWeight(scheme.format, elements, scale)
 
 
 def _read_finegrained(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
     """Hugging Face's `fp8`: `weight_scale_inv` is what a weight is multiplied with."""
-    elements = layer.read("weight", torch.float8_e4m3fn)
-    rows, columns = elements.shape
-    scale = layer.scale("weight_scale_inv", rows, BLOCK)
-    if scheme.format is Format.FP8_BLOCK and columns % BLOCK:
-        raise layer.error(f"a weight of {columns} inputs has no whole blocks of {BLOCK}")
-    scale = _divided(layer, scale, columns)
+    elements = layer.matrix("weight", torch.float8_e4m3fn)
+    block = BLOCK if scheme.format is Format.FP8_BLOCK else None
+    scale = layer.scale("weight_scale_inv", len(elements), block)
+    _check_groups(layer, scale, elements.shape[1], block)
     return QuantisedWeight(
         scheme.format, elements, scale, _input_scale(layer, scheme, "activation_scale")
     )
@@ -256,8 +267,10 @@ def _read_bitsandbytes8(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
     fp16 there, are a matter of how it computes, not of what it keeps."""
     if layer.has("weight_format") and int(layer.read("weight_format", torch.uint8)) != 0:
         raise layer.error("the weight is not laid out by rows")
-    elements = layer.read("weight", torch.int8)
-    return QuantisedWeight(scheme.format, elements, layer.scale("SCB", len(elements)).float() / 127)
+    elements = layer.matrix("weight", torch.int8)
+    largest = layer.scale("SCB", len(elements))
+    _check_groups(layer, largest, elements.shape[1], None)
+    return QuantisedWeight(scheme.format, elements, largest.float() / 127)
 
 
 def _read_bitsandbytes4(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
@@ -267,10 +280,11 @@ def _read_bitsandbytes4(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
     scale = layer.read("weight.absmax", torch.uint8, *FLOATS)
     if scale.dtype is torch.uint8:
         table = layer.read("weight.nested_quant_map", *FLOATS)
-        nested = layer.read("weight.nested_absmax", *FLOATS).repeat_interleave(state.nested_group)
-        if len(table) != 256 or len(nested) < len(scale):
+        nested = layer.read("weight.nested_absmax", *FLOATS)
+        place = torch.arange(len(scale)) // state.nested_group
+        if len(table) != 256 or int(place[-1]) >= len(nested):
             raise layer.error("the scales of its scales do not fit them")
-        scale = table[scale.long()] * nested[: len(scale)] + state.offset
+        scale = table[scale.long()] * nested[place] + state.offset
     elements = layer.read("weight", torch.uint8)
     whole = group > 0 and columns % group == 0 and columns % 2 == 0
     if not whole or not elements.numel() * 2 == rows * columns == scale.numel() * group:
@@ -289,10 +303,12 @@ def _input_scale(layer: _Layer, scheme: Scheme, suffix: str) -> Tensor | None:
     return scale.float().reshape(())
 
 
-def _divided(layer: _Layer, scale: Tensor, columns: int) -> Tensor:
-    if not scale.shape[1] or columns % scale.shape[1]:
-        raise layer.error(f"{scale.shape[1]} scales a row do not divide {columns} inputs")
-    return scale
+def _check_groups(layer: _Layer, scale: Tensor, columns: int, group: int | None) -> None:
+    """One scale a row, or one for each `group` inputs."""
+    wanted = 1 if group is None else columns / group
+    if scale.shape[1] != wanted:
+        each = "a row" if group is None else f"for {group} of {columns} inputs"
+        raise layer.error(f"it has {scale.shape[1]} scales a row where there is one {each}")
 
 
 _READERS: MappingProxyType[Layout, Callable[[_Layer, Scheme], QuantisedWeight]] = MappingProxyType(

@@ -40,6 +40,7 @@ class Scheme:
 
     format: Format
     layout: Layout
+    group: int | None = None  # inputs that share a scale; None: a row, a block or a tensor
 
 
 def _weights(kind: str, bits: int, strategy: str, **more: Any) -> dict[str, Any]:
@@ -75,13 +76,9 @@ _WRITTEN: Mapping[Format, tuple[Layout, dict[str, Any], dict[str, Any] | None]] 
 }
 _KV_FP8 = _weights("float", 8, "tensor")
 _OWN = (Format.FP8_E5M2, Format.NF4)
+MAX_PATTERN = 300  # characters of a target
 _MIXED = "mixed-precision"
 _NAIVE = "naive-quantized"  # an old name for weights that are not packed
-
-
-def written(chosen: Format) -> Scheme:
-    """How layers of a quantised format are written."""
-    return Scheme(chosen, _WRITTEN[chosen][0])
 
 
 def quantization_config(
@@ -123,6 +120,14 @@ def quantization_config(
     }
 
 
+def stored_config(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The `quantization_config` of a `config.json`; None if there is none."""
+    found = values.get(KEY)
+    if found is not None and not isinstance(found, Mapping):
+        raise CheckpointError(f"{KEY} of config.json is {_told(found)}; it must be an object")
+    return found
+
+
 class Schemes:
     """What a `quantization_config` says of each layer. CheckpointError for what is not known."""
 
@@ -157,6 +162,9 @@ class Schemes:
         return next((scheme for targets, scheme in self._groups if kind in targets), None)
 
     def _read_groups(self, config: Mapping[str, Any]) -> None:
+        for key in ("transform_config", "sparsity_config"):
+            if config.get(key):
+                raise _unknown(f"{key} ({_told(config[key])})", "checkpoints without one")
         default = config.get("format")
         groups = config.get("config_groups")
         if not isinstance(groups, Mapping) or not all(
@@ -166,7 +174,7 @@ class Schemes:
         self._ignored = _names(config.get("ignore") or [])
         for group in groups.values():
             targets = _names(group.get("targets") or [])
-            self._groups.append((targets, _scheme(group, group.get("format") or default)))
+            self._groups.append((targets, _scheme(group, str(group.get("format") or default))))
 
 
 # The tensor that only a layer of this layout has.
@@ -177,16 +185,16 @@ _MARKS = {
 }
 
 
-def _scheme(group: Mapping[str, Any], layout: str | None) -> Scheme:
+def _scheme(group: Mapping[str, Any], layout: str) -> Scheme:
     """The scheme of one group: the known one that it equals in all that matters."""
-    given = (_essence(group.get("weights")), _essence(group.get("input_activations")))
+    given = (_essence(group.get("weights")), _inputs_essence(group.get("input_activations")))
     if group.get("output_activations") is None:
         for chosen, (ours, weights, inputs) in _WRITTEN.items():
-            if given in _variants(_essence(weights), _essence(inputs)):
+            if given in _variants(_essence(weights), _inputs_essence(inputs)):
                 plain = Layout.INTEGER if ours is Layout.PACKED else ours
-                found = {_MIXED: ours, _NAIVE: plain}.get(layout or _MIXED, layout)
+                found = {_MIXED: ours, _NAIVE: plain, "None": ours}.get(layout, layout)
                 if found == ours or {found, ours} == {Layout.INTEGER, Layout.PACKED}:
-                    return Scheme(chosen, Layout(str(found)))
+                    return Scheme(chosen, Layout(found), _group(group["weights"]))
     raise _unknown(
         f"scheme (format {layout!r}, weights {_told(group.get('weights'))}, inputs "
         f"{_told(group.get('input_activations'))})",
@@ -204,10 +212,21 @@ def _essence(args: object) -> Essence:
         return ("not an object",)
     keys = ("type", "num_bits", "strategy", "dynamic", "symmetric", "block_structure")
     block = args.get("block_structure")
-    found = [args.get(key) for key in keys[:-1]]
+    found = [_plain(args.get(key)) for key in keys[:-1]]
     found[3] = bool(found[3]) if found[3] in (None, True, False) else found[3]
-    ordered = args.get("actorder") not in (None, False, "weight", "static")
-    return (*found, tuple(block) if isinstance(block, list) else None, ordered)
+    ordered = _plain(args.get("actorder")) not in (None, False, "weight", "static")
+    return (*found, _plain(block), ordered)
+
+
+def _plain(value: object) -> object:
+    """Something that can be compared and hashed."""
+    return value if isinstance(value, str | int | None) else str(value)
+
+
+def _inputs_essence(args: object) -> Essence:
+    found = _essence(args)
+    grouped = isinstance(args, Mapping) and args.get("strategy") == "group"
+    return (*found, _plain(args["group_size"])) if found and grouped else found  # type: ignore[index]
 
 
 def _variants(weights: Essence, inputs: Essence) -> set[tuple[Essence, Essence]]:
@@ -228,6 +247,15 @@ def _kv(scheme: object) -> Format | None:
     return Format.FP8
 
 
+def _group(weights: Mapping[str, Any]) -> int | None:
+    size = weights.get("group_size")
+    if weights.get("strategy") != "group":
+        return None
+    if not isinstance(size, int) or size < 1:
+        raise _unknown(f"group_size {size!r}", "whole numbers above zero")
+    return size
+
+
 def _finegrained(config: Mapping[str, Any]) -> Scheme:
     block, activation = config.get("weight_block_size"), config.get("activation_scheme", "dynamic")
     if config.get("scale_fmt") not in (None, "float"):
@@ -237,7 +265,7 @@ def _finegrained(config: Mapping[str, Any]) -> Scheme:
         ("dynamic", None): Format.FP8,
         ("static", None): Format.FP8_STATIC,
     }
-    key = (activation, tuple(block) if isinstance(block, list) else block)
+    key = (_plain(activation), (128, 128) if block == [128, 128] else _plain(block))
     if key not in kinds:
         raise _unknown(
             f"activation_scheme {activation!r} with weight_block_size {block!r} of method 'fp8'",
@@ -259,7 +287,7 @@ def _is_called(layer: str, pattern: str) -> bool:
     if pattern.startswith("re:"):
         try:
             return re.match(pattern.removeprefix("re:"), layer) is not None
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise CheckpointError(f"{KEY} has the pattern {pattern!r}: {error}") from None
     return pattern == layer
 
@@ -267,6 +295,8 @@ def _is_called(layer: str, pattern: str) -> bool:
 def _names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise CheckpointError(f"{KEY} has {value!r} where names belong; download it again")
+    if long := [name for name in value if len(name) > MAX_PATTERN]:
+        raise CheckpointError(f"{KEY} has a name of {len(long[0])} characters; is it the file?")
     return tuple(value)
 
 

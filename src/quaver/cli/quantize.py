@@ -31,7 +31,10 @@ Texts = Annotated[
 ]
 Samples = Annotated[int, typer.Option(min=1, max=1000, help="How many texts, at most.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of what the model says in calibration.")]
-AllLayers = Annotated[bool, typer.Option("--all-layers", help="Quantise the head as well.")]
+AllLayers = Annotated[
+    bool,
+    typer.Option("--all-layers", help="Quantise head and token table too; only Quaver loads that."),
+]
 MinSqnr = Annotated[
     float | None,
     typer.Option(help="Layers below so many dB stay dense; default: by the format."),

@@ -75,7 +75,7 @@ def load(
         "recipe": str(chosen),
         "recipe_reason": reason,
         "notes": list(plan.notes),
-        "formats": chosen.as_dict(),
+        "formats": chosen.as_dict() | {Role.KV.value: plan.kv.value},
         "device": str(place),
         "parameters": orpheus.parameter_count + sum(w.numel() for w in snac.parameters()),
         "bytes": sum(w.nbytes for w in weights),

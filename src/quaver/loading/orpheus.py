@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from quaver.checkpoints.load import load_strict
 from quaver.checkpoints.names import Source
 from quaver.checkpoints.packed import QuantisedReader
 from quaver.checkpoints.reader import TensorReader, open_tensors
-from quaver.checkpoints.schemes import KEY, Schemes
+from quaver.checkpoints.schemes import Schemes, stored_config
 from quaver.checkpoints.source import CONFIG
 from quaver.core.errors import CheckpointError, InputError
 from quaver.families.orpheus.config import OrpheusConfig
@@ -83,7 +84,8 @@ def load_orpheus(
 def stored_recipe(folder: Path) -> Recipe | None:
     """The recipe of a quantised checkpoint, as its tensors say; None if it is dense."""
     values = read_json(folder / CONFIG, "model configuration")
-    if KEY not in values:
+    stored = stored_config(values)
+    if stored is None:
         return None
     with torch.device("meta"):
         model = Orpheus(OrpheusConfig.from_dict(values, ""), find_recipe("bf16"))
@@ -91,21 +93,25 @@ def stored_recipe(folder: Path) -> Recipe | None:
     with _open(folder, values, model) as reader:
         kept = {name: _kept_format(reader, s) for name, s in _linear_sources(model).items()}
         embed = _kept_format(reader, _table_source(model)) or Format.BF16
+        scales, _ = _read_kv_scales(model.config, reader)
     formats = {name: (m.role, kept.get(name) or Format.BF16) for name, m in layers}
     if model.config.tie_word_embeddings and embed.quantised:
         formats[HEAD_LAYER] = (Role.HEAD, embed)
-    return describe(formats, embed, Schemes(values[KEY]).kv or Format.BF16)
+    # without scales a cache was never calibrated, whatever the configuration says
+    kv = Schemes(stored).kv if scales is not None else None
+    return describe(formats, embed, kv or Format.BF16)
 
 
 def _open(folder: Path, config: dict[str, Any], model: Orpheus) -> TensorReader:
     """The tensors of a model folder, quantised or not."""
     reader = open_tensors(folder)
-    if KEY not in config:
+    stored = stored_config(config)
+    if stored is None:
         return reader
     listed = _linear_sources(model).values()
     layers = [name.removesuffix(".weight") for source in listed for name in source.names]
     table = _table_source(model).names[0].removesuffix(".weight")
-    return QuantisedReader(reader, layers, Schemes(config[KEY]), dequantise, table)
+    return QuantisedReader(reader, layers, Schemes(stored), dequantise, table)
 
 
 def _linear_sources(model: Orpheus) -> dict[str, Source]:
@@ -130,7 +136,19 @@ def _read_table(model: Orpheus, reader: TensorReader, recipe: Recipe) -> Quantis
     if model.config.tie_word_embeddings:
         check_tied(recipe, HEAD_LAYER)
     assert isinstance(reader, QuantisedReader)
-    return reader.packed(source.names[0])
+    weight = reader.packed(source.names[0])
+    _check_shape(reader, TABLE, weight, model.embed.weight.shape)
+    return weight
+
+
+def _check_shape(
+    reader: TensorReader, name: str, weight: QuantisedWeight, wanted: Sequence[int]
+) -> None:
+    if weight.shape != tuple(wanted):
+        raise CheckpointError(
+            f"{reader.path}: {name} is {list(weight.shape)}, expected {list(wanted)}; config.json "
+            "and weights are of two models"
+        )
 
 
 def _other_format(
@@ -164,13 +182,13 @@ def _read_packed(
             continue
         if wanted is not kept:
             raise _other_format(reader, name, kept, recipe, wanted)
-        weight = stack([reader.packed(part) for part in source.names])
-        if weight.shape != linears[name].weight.shape:
-            raise CheckpointError(
-                f"{reader.path}: {name} is {list(weight.shape)}, expected "
-                f"{list(linears[name].weight.shape)}; config.json and weights are of two models"
-            )
-        packed[name] = LAYERS[kept](weight, None)
+        parts = [reader.packed(part) for part in source.names]
+        shapes = source.shapes(linears[name].weight.shape)
+        for part, weight, shape in zip(source.names, parts, shapes, strict=True):
+            _check_shape(reader, part, weight, shape)
+        if len({part.scale.shape[1] for part in parts}) > 1:
+            raise CheckpointError(f"{reader.path}: the parts of {name} have groups of two sizes")
+        packed[name] = LAYERS[kept](stack(parts), None)
     return packed
 
 

@@ -60,8 +60,9 @@ class Recipe:
 
     @property
     def quantises(self) -> bool:
-        """Whether any layer is kept in fewer bits than it is multiplied in."""
-        formats = [self.format(role) for role in Role] + [chosen for _, chosen in self.layers]
+        """Whether any layer or table is kept in fewer bits than it is multiplied in."""
+        roles = (Role.EMBED, Role.BACKBONE, Role.HEAD)
+        formats = [self.format(role) for role in roles] + [chosen for _, chosen in self.layers]
         return any(chosen.quantised for chosen in formats)
 
     def as_dict(self) -> dict[str, str]:
@@ -89,7 +90,8 @@ def find_recipe(text: str) -> Recipe:
     """The recipe written `text`. InputError says what is allowed."""
     name, *overrides = (part.strip() for part in text.split(","))
     if name not in RECIPES:
-        raise InputError(f"unknown recipe '{name}'; allowed are {', '.join(RECIPES)} and auto")
+        also = "" if name == "auto" else ", and where a model is loaded auto"
+        raise InputError(f"unknown recipe '{name}'; allowed are {', '.join(RECIPES)}{also}")
     base = RECIPES[name]
     if not overrides:
         return base

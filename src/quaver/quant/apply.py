@@ -98,8 +98,12 @@ def put(model: nn.Module, name: str, layer: QuantisedLinear, role: Role, device_
     Where that can only emulate its format, its dense twin does: the same results, and nothing to
     unpack at each product.
     """
-    emulate = device_type == "cpu" and not layer.reads_on_cpu
-    model.set_submodule(name, layer.as_linear(role) if emulate else layer)
+    model.set_submodule(name, layer.as_linear(role) if emulates(layer, device_type) else layer)
+
+
+def emulates(layer: QuantisedLinear, device_type: str) -> bool:
+    """Whether a device reads a layer's weight no faster than a dense one."""
+    return device_type == "cpu" and not layer.reads_on_cpu
 
 
 def linear_layers(model: nn.Module) -> dict[str, Linear]:

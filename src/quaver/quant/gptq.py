@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quaver.core.errors import InputError
 from quaver.precision import Format
 from quaver.precision.weight import QuantisedWeight
 from quaver.quant.int4 import GROUP, Int4Linear, best_scale, pack, to_whole
@@ -48,7 +49,9 @@ def _inverse_root(products: Tensor) -> Tensor:
     for factor in MORE_DAMPING:
         diagonal += DAMPING * factor * mean
         lower, failed = torch.linalg.cholesky_ex(matrix)
+        if failed:
+            continue
+        root, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
         if not failed:
-            inverse = torch.cholesky_inverse(lower)
-            return torch.linalg.cholesky(inverse, upper=True).float()
-    raise ArithmeticError("the inputs' products have no root; calibrate with more samples")
+            return root.float()
+    raise InputError("the inputs that were seen are too alike for GPTQ; calibrate on more texts")

@@ -19,7 +19,6 @@ class Int8Linear(QuantisedLinear):
     """`weight` int8 [out, in], `scale` bf16 [out, 1]."""
 
     format = Format.INT8
-    reads_on_cpu = True
     least_sqnr = 30.0
 
     @classmethod
@@ -32,10 +31,15 @@ class Int8Linear(QuantisedLinear):
     def decode(cls, elements: Tensor) -> Tensor:
         return elements.float()
 
+    @property
+    def reads_on_cpu(self) -> bool:
+        """Others' scales may be wider, or for groups."""
+        return self.scale.dtype is DTYPE and self.scale.shape[1] == 1
+
     def product(self, x: Tensor, start: int, stop: int) -> Tensor:
         flat = self.round_input(x, None).reshape(-1, self.in_features)
-        fits = x.device.type == "cpu" and x.dtype == self.scale.dtype == DTYPE
-        if not fits or self.scale.shape[1] > 1 or len(flat) > FEW_ROWS:
+        fits = x.device.type == "cpu" and x.dtype is DTYPE and self.reads_on_cpu
+        if not fits or len(flat) > FEW_ROWS:
             return super().product(x, start, stop)
         y = torch._weight_int8pack_mm(flat, self.weight[start:stop], self.scale[start:stop, 0])
         return y.view(*x.shape[:-1], stop - start)

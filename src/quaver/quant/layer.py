@@ -32,7 +32,6 @@ class QuantisedLinear(nn.Module):
     """
 
     format: ClassVar[Format]
-    reads_on_cpu: ClassVar[bool] = False  # whether `product` reads weights as kept, on a CPU too
     group: ClassVar[int | None] = None  # inputs that share a scale; None: a whole row
     least_sqnr: ClassVar[float] = 25.0  # dB; a layer that rounding costs more stays dense
 
@@ -106,6 +105,11 @@ class QuantisedLinear(nn.Module):
         return linear
 
     @property
+    def reads_on_cpu(self) -> bool:
+        """Whether `product` reads the weight as it is kept, on a CPU too."""
+        return False
+
+    @property
     def dtype(self) -> torch.dtype:
         """What inputs must be in."""
         return DTYPE
@@ -123,13 +127,21 @@ class QuantisedLinear(nn.Module):
         """x [..., in] times rows start..stop-1 of the weight, transposed."""
         rounded = self.round_input(x, self.input_scale)
         flat = rounded.reshape(-1, self.in_features)
-        if x.dtype is DTYPE and len(flat) <= FEW_ROWS and has_kernel(self.format, x.device):
+        if x.dtype is DTYPE and len(flat) <= FEW_ROWS and self._has_kernel(x.device):
             # only builds of torch for GPUs bring Triton
             from quaver.quant.kernels.skinny import skinny_product
 
             y = skinny_product(flat, self.weight[start:stop], self.scale[start:stop], self.format)
             return y.view(*x.shape[:-1], stop - start)
         return F.linear(rounded, self.dequantised(start, stop).to(x.dtype))
+
+    def _has_kernel(self, device: torch.device) -> bool:
+        """Whether `kernels.skinny` multiplies by this weight: on this device, in these groups."""
+        groups = self.scale.shape[1]
+        group = self.in_features // groups
+        return (groups == 1 or group in (32, 64) or group % 128 == 0) and has_kernel(
+            self.format, device
+        )
 
     def dequantised(self, start: int, stop: int) -> Tensor:
         """Rows start..stop-1 of what the weight has become, fp32 [stop - start, in]."""

@@ -63,7 +63,7 @@ def quantize(
         chosen = find_recipe(f"{chosen},head={own},embed={own}")
     plan = make_plan(resolve(model), chosen)
     with open_tensors(plan.folder.path) as reader:
-        size = check_tensors(plan, reader)
+        size, others = check_tensors(plan, reader), _companions(plan.folder.path)
         watched = Watched()
         if plan.watched or plan.kv is Format.FP8:
             watched = watch(plan, read_texts(calibration, samples), seed, place, report)
@@ -72,7 +72,7 @@ def quantize(
             out,
             converter.run(reader, size, report),
             config=lambda: _config(plan, converter.formats),
-            extra_files=lambda: _beside(plan, converter, watched),
+            extra_files=lambda: {**others, MANIFEST: _manifest(plan, converter, watched)},
             max_shard_bytes=MAX_SHARD_BYTES,
         )
     return QuantizeReport(
@@ -108,9 +108,8 @@ def _made(plan: Plan, formats: dict[str, Format]) -> Recipe:
     return describe({n: (role, own[n]) for n, role in plan.roles.items()}, table, plan.kv)
 
 
-def _beside(plan: Plan, converter: Converter, watched: Watched) -> dict[str, bytes]:
-    """Files beside the weights: those of the original, and `quaver.json`, which says where this
-    comes from and what was done."""
+def _manifest(plan: Plan, converter: Converter, watched: Watched) -> bytes:
+    """`quaver.json`: where this comes from and what was done."""
     facts = {
         "quaver": __version__,
         "recipe": str(_made(plan, converter.formats)),
@@ -123,7 +122,7 @@ def _beside(plan: Plan, converter: Converter, watched: Watched) -> dict[str, byt
         "calibration": watched.facts,
         "layers": [asdict(layer) for layer in _worst_first(converter)],
     }
-    return _companions(plan.folder.path) | {MANIFEST: json.dumps(facts, indent=1).encode()}
+    return json.dumps(facts, indent=1, allow_nan=False).encode()
 
 
 def _worst_first(converter: Converter) -> tuple[LayerReport, ...]:

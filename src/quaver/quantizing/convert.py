@@ -23,6 +23,7 @@ from quaver.quantizing.speech import Watched
 
 FP8_LARGEST = torch.finfo(torch.float8_e4m3fn).max
 LEAST_LARGEST = 1e-12  # of what was seen: nothing but zeros gives no scale
+EXACT = 200.0  # dB: no error to speak of
 ROWS = 1024  # of a weight are compared at once, in fp32
 
 
@@ -112,7 +113,7 @@ def _read(reader: TensorReader, name: str) -> Tensor:
 
 
 def _sqnr(parts: Sequence[Tensor], made: Sequence[QuantisedWeight]) -> float:
-    """Power of the weights over that of their errors, in dB; infinite if there is no error."""
+    """Power of the weights over that of their errors, in dB, at most `EXACT`."""
     power = error = 0.0
     for part, weight in zip(parts, made, strict=True):
         pieces = (tensor.split(ROWS) for tensor in (part, weight.elements, weight.scale))
@@ -121,4 +122,4 @@ def _sqnr(parts: Sequence[Tensor], made: Sequence[QuantisedWeight]) -> float:
             back = LAYERS[weight.format].dequantise(elements, scale)
             power += float(wide.square().sum(dtype=torch.float64))
             error += float((back - wide).square().sum(dtype=torch.float64))
-    return 10 * math.log10(power / error) if error and power else math.inf
+    return min(EXACT, 10 * math.log10(power / error)) if error and power else EXACT

@@ -12,7 +12,7 @@ import torch
 from quaver.checkpoints.jsonfile import read_json
 from quaver.checkpoints.names import Source
 from quaver.checkpoints.reader import TensorReader
-from quaver.checkpoints.schemes import KEY
+from quaver.checkpoints.schemes import stored_config
 from quaver.checkpoints.source import CONFIG, ModelFolder
 from quaver.core.errors import CheckpointError, InputError
 from quaver.families.orpheus.config import OrpheusConfig
@@ -52,7 +52,8 @@ class Plan:
     @property
     def watched(self) -> list[str]:
         """Layers whose inputs must be known."""
-        return [name for name, chosen in self.formats.items() if chosen in WATCHED]
+        # a table has no inputs but tokens
+        return [n for n, chosen in self.formats.items() if chosen in WATCHED and n != TABLE]
 
     @property
     def table(self) -> str:
@@ -63,11 +64,10 @@ class Plan:
 def make_plan(folder: ModelFolder, recipe: Recipe) -> Plan:
     """InputError for a model that is quantised already, and for a recipe that does not fit it."""
     values = read_json(folder.path / CONFIG, "model configuration")
-    if KEY in values:
-        method = values[KEY].get("quant_method", "unknown method")
+    if (stored := stored_config(values)) is not None:
+        method = stored.get("quant_method", "unknown method")
         raise InputError(f"{folder.name} is quantised already ({method}); give the original")
-    if not recipe.quantises:
-        raise InputError(f"recipe '{recipe}' quantises no layer; give one that does, such as int8")
+    _check_recipe(recipe)
     shape = OrpheusConfig.from_dict(values, folder.name)
     with torch.device("meta"):
         linears = linear_layers(Orpheus(shape, recipe))
@@ -86,6 +86,24 @@ def make_plan(folder: ModelFolder, recipe: Recipe) -> Plan:
         written[HEAD.target] = HEAD.names
     formats[TABLE] = embed
     return Plan(folder, recipe, values, shape, formats, roles, reads, written)
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """InputError for what a checkpoint cannot say."""
+    if not recipe.quantises:
+        raise InputError(f"recipe '{recipe}' quantises no layer; give one that does, such as int8")
+    for role in (Role.EMBED, Role.BACKBONE, Role.HEAD):
+        chosen = recipe.format(role)
+        if not chosen.quantised and chosen is not Format.BF16:
+            raise InputError(
+                f"recipe '{recipe}' has {role} in {chosen}; what stays dense is written in bf16"
+            )
+    kv = recipe.format(Role.KV)
+    if kv not in (Format.BF16, Format.FP8):
+        raise InputError(
+            f"recipe '{recipe}' keeps keys and values in {kv}, which a checkpoint does not say; "
+            "leave it out here, and give it when the result is loaded"
+        )
 
 
 def check_tensors(plan: Plan, reader: TensorReader) -> int:

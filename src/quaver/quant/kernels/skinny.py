@@ -8,6 +8,8 @@ split among more programs, whose sums are added at the end.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import triton
 import triton.language as tl
@@ -110,25 +112,27 @@ def skinny_product(x: Tensor, elements: Tensor, scale: Tensor, kept: Format) -> 
     splits = _splits(triton.cdiv(columns, COLUMNS), blocks, x.device)
     turns = triton.cdiv(blocks, splits)
     out = torch.empty(splits, rows, columns, dtype=torch.float32, device=x.device)
-    _skinny[(triton.cdiv(columns, COLUMNS), splits)](
-        x.contiguous(),
-        elements,
-        scale,
-        _levels(x.device),
-        out,
-        rows,
-        columns,
-        inputs,
-        group,
-        groups,
-        turns,
-        kind=KINDS.get(kept, 0),
-        # Triton's interpreter has no products of bf16
-        dtype=tl.bfloat16 if x.is_cuda else tl.float32,
-        block_rows=FEW_ROWS,
-        block_columns=COLUMNS,
-        block_inputs=block,
-    )
+    # Triton launches on the current device
+    with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
+        _skinny[(triton.cdiv(columns, COLUMNS), splits)](
+            x.contiguous(),
+            elements,
+            scale,
+            _levels(x.device),
+            out,
+            rows,
+            columns,
+            inputs,
+            group,
+            groups,
+            turns,
+            kind=KINDS.get(kept, 0),
+            # Triton's interpreter has no products of bf16
+            dtype=tl.bfloat16 if x.is_cuda else tl.float32,
+            block_rows=FEW_ROWS,
+            block_columns=COLUMNS,
+            block_inputs=block,
+        )
     return (out[0] if splits == 1 else out.sum(0)).to(x.dtype)
 
 
