@@ -21,36 +21,16 @@ import torch
 from torch import Tensor
 
 from quaver.bench.machine import write_result
+from quaver.bench.shapes import ORPHEUS_3B
 from quaver.checkpoints.write import write_checkpoint
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import sources
 from quaver.precision import find_recipe
 
-CONFIG = {
+CONFIG = ORPHEUS_3B | {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
-    "hidden_act": "silu",
-    "hidden_size": 3072,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 24,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "rms_norm_eps": 1e-5,
-    "vocab_size": 156940,
-    "max_position_embeddings": 131072,
-    "rope_theta": 500000.0,
-    "rope_scaling": {
-        "rope_type": "llama3",
-        "factor": 32.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    },
-    "attention_bias": False,
-    "mlp_bias": False,
-    "tie_word_embeddings": True,
     "torch_dtype": "bfloat16",
 }
 SHARD_BYTES = 5 * 10**9

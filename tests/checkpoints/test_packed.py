@@ -200,8 +200,12 @@ def test_a_configuration_is_an_object(found):
 
 def test_inputs_in_groups_of_another_size_are_refused():
     config = quantization_config({LAYER: Format.FP8_BLOCK}, Format.BF16)
-    config["config_groups"]["group_0"]["input_activations"]["group_size"] = 64
+    inputs = config["config_groups"]["group_0"]["input_activations"]
+    inputs["group_size"] = 64
     with pytest.raises(CheckpointError, match="group_size 64"):
+        Schemes(config)
+    del inputs["group_size"]
+    with pytest.raises(CheckpointError, match="strategy group"):
         Schemes(config)
 
 

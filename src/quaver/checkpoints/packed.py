@@ -19,11 +19,9 @@ from quaver.checkpoints.reader import TensorReader
 from quaver.checkpoints.schemes import LINEAR, TABLE, Layout, Scheme, Schemes
 from quaver.core.errors import CheckpointError
 from quaver.precision import Format
-from quaver.precision.weight import QuantisedWeight
+from quaver.precision.weight import BLOCK, QuantisedWeight
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-BLOCK = 128
-NF4_GROUP = 64
 _STATE = "quant_state.bitsandbytes__nf4"  # of bitsandbytes: JSON, as bytes
 
 
@@ -44,6 +42,7 @@ class QuantisedReader(TensorReader):
     ) -> None:
         super().__init__(inner.path)
         self._inner, self._dequantise = inner, dequantise
+        self.kv = schemes.kv  # the format that a cache was calibrated for
         self._schemes: dict[str, Scheme] = {}  # by the name of the dense weight
         names = set(inner.names())
         kinds = dict.fromkeys(layers, LINEAR) | ({table: TABLE} if table else {})
@@ -134,9 +133,6 @@ class _Layer:
 
     def has(self, suffix: str) -> bool:
         return f"{self._name}.{suffix}" in self._reader.names()
-
-    def dtype(self, suffix: str) -> torch.dtype:
-        return self._reader.dtype(f"{self._name}.{suffix}")
 
     def read(self, suffix: str, *dtypes: torch.dtype) -> Tensor:
         name = f"{self._name}.{suffix}"

@@ -165,7 +165,6 @@ class Schemes:
         for key in ("transform_config", "sparsity_config"):
             if config.get(key):
                 raise _unknown(f"{key} ({_told(config[key])})", "checkpoints without one")
-        default = config.get("format")
         groups = config.get("config_groups")
         if not isinstance(groups, Mapping) or not all(
             isinstance(g, Mapping) for g in groups.values()
@@ -174,7 +173,8 @@ class Schemes:
         self._ignored = _names(config.get("ignore") or [])
         for group in groups.values():
             targets = _names(group.get("targets") or [])
-            self._groups.append((targets, _scheme(group, str(group.get("format") or default))))
+            layout = str(group.get("format") or config.get("format") or _MIXED)
+            self._groups.append((targets, _scheme(group, layout)))
 
 
 # The tensor that only a layer of this layout has.
@@ -192,7 +192,7 @@ def _scheme(group: Mapping[str, Any], layout: str) -> Scheme:
         for chosen, (ours, weights, inputs) in _WRITTEN.items():
             if given in _variants(_essence(weights), _inputs_essence(inputs)):
                 plain = Layout.INTEGER if ours is Layout.PACKED else ours
-                found = {_MIXED: ours, _NAIVE: plain, "None": ours}.get(layout, layout)
+                found = {_MIXED: ours, _NAIVE: plain}.get(layout, layout)
                 if found == ours or {found, ours} == {Layout.INTEGER, Layout.PACKED}:
                     return Scheme(chosen, Layout(found), _group(group["weights"]))
     raise _unknown(
@@ -210,12 +210,10 @@ def _essence(args: object) -> Essence:
         return None
     if not isinstance(args, Mapping):
         return ("not an object",)
-    keys = ("type", "num_bits", "strategy", "dynamic", "symmetric", "block_structure")
-    block = args.get("block_structure")
-    found = [_plain(args.get(key)) for key in keys[:-1]]
-    found[3] = bool(found[3]) if found[3] in (None, True, False) else found[3]
+    keys = ("type", "num_bits", "strategy", "symmetric", "block_structure")
+    dynamic = _plain(args.get("dynamic")) or False
     ordered = _plain(args.get("actorder")) not in (None, False, "weight", "static")
-    return (*found, _plain(block), ordered)
+    return (*(_plain(args.get(key)) for key in keys), dynamic, ordered)
 
 
 def _plain(value: object) -> object:
@@ -224,9 +222,11 @@ def _plain(value: object) -> object:
 
 
 def _inputs_essence(args: object) -> Essence:
+    """Inputs are computed with as they are told, so the size of their groups matters too."""
     found = _essence(args)
-    grouped = isinstance(args, Mapping) and args.get("strategy") == "group"
-    return (*found, _plain(args["group_size"])) if found and grouped else found  # type: ignore[index]
+    if found is None or not isinstance(args, Mapping) or args.get("strategy") != "group":
+        return found
+    return (*found, _plain(args.get("group_size")))
 
 
 def _variants(weights: Essence, inputs: Essence) -> set[tuple[Essence, Essence]]:

@@ -29,7 +29,9 @@ Texts = Annotated[
         help="Texts to calibrate on, one a line; default: our own.", exists=True, dir_okay=False
     ),
 ]
-Samples = Annotated[int, typer.Option(min=1, max=1000, help="How many texts, at most.")]
+Samples = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="How many texts, at most; default: all.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of what the model says in calibration.")]
 AllLayers = Annotated[
     bool,
@@ -48,7 +50,7 @@ def quantize(
     recipe: Recipe,
     device: Device = None,
     calibration: Texts = None,
-    samples: Samples = 24,
+    samples: Samples = None,
     seed: Seed = 0,
     all_layers: AllLayers = False,
     min_sqnr: MinSqnr = None,
@@ -97,8 +99,9 @@ def _print(made: QuantizeReport, out: Path) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading, justify in (("layer", "left"), ("format", "left"), ("SQNR, dB", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("layer")
+    table.add_column("format")
+    table.add_column("SQNR, dB", justify="right")
     for layer in made.layers[:SHOWN]:
         table.add_row(layer.name, layer.format, f"{layer.sqnr_db:.1f}")
     console = table_console()

@@ -84,8 +84,7 @@ def load_orpheus(
 def stored_recipe(folder: Path) -> Recipe | None:
     """The recipe of a quantised checkpoint, as its tensors say; None if it is dense."""
     values = read_json(folder / CONFIG, "model configuration")
-    stored = stored_config(values)
-    if stored is None:
+    if stored_config(values) is None:
         return None
     with torch.device("meta"):
         model = Orpheus(OrpheusConfig.from_dict(values, ""), find_recipe("bf16"))
@@ -94,11 +93,11 @@ def stored_recipe(folder: Path) -> Recipe | None:
         kept = {name: _kept_format(reader, s) for name, s in _linear_sources(model).items()}
         embed = _kept_format(reader, _table_source(model)) or Format.BF16
         scales, _ = _read_kv_scales(model.config, reader)
+        # without scales a cache was never calibrated, whatever the configuration says
+        kv = reader.kv if isinstance(reader, QuantisedReader) and scales is not None else None
     formats = {name: (m.role, kept.get(name) or Format.BF16) for name, m in layers}
     if model.config.tie_word_embeddings and embed.quantised:
         formats[HEAD_LAYER] = (Role.HEAD, embed)
-    # without scales a cache was never calibrated, whatever the configuration says
-    kv = Schemes(stored).kv if scales is not None else None
     return describe(formats, embed, kv or Format.BF16)
 
 

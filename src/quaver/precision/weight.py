@@ -11,6 +11,8 @@ from quaver.precision.roles import Format
 if TYPE_CHECKING:
     from torch import Tensor
 
+BLOCK = 128  # rows and inputs of a block of fp8-block; DeepSeek-V3 (2024), section 3.3.2
+
 
 @dataclass(frozen=True, slots=True)
 class QuantisedWeight:

@@ -5,19 +5,16 @@ E4M3 has three bits of mantissa and reaches 448; E5M2 two, and 57,344 (Micikevic
 
 from __future__ import annotations
 
-from functools import cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from quaver.precision import Format
-from quaver.precision.devices import CUDA_FP8
-from quaver.precision.weight import QuantisedWeight
-from quaver.quant.layer import DTYPE, FEW_ROWS, QuantisedLinear, scales
+from quaver.precision.weight import BLOCK, QuantisedWeight
+from quaver.quant.layer import DTYPE, FEW_ROWS, QuantisedLinear, has_kernel, scales
 
 E4M3 = torch.float8_e4m3fn
-BLOCK = 128  # rows and inputs of a block; the scheme of DeepSeek-V3 (2024), section 3.3.2
 
 
 class Fp8WeightLinear(QuantisedLinear):
@@ -77,7 +74,7 @@ class Fp8Linear(Fp8WeightLinear):
     def _multiplies(self, x: Tensor, columns: int) -> bool:
         """Whether the device multiplies fp8 with a scale a row, in this shape."""
         fits = self.in_features % 16 == columns % 16 == 0 and self.scale.shape[1] == 1
-        return fits and x.is_cuda and x.dtype is DTYPE and has_fp8(x.device)
+        return fits and x.dtype is DTYPE and has_kernel(self.format, x.device)
 
 
 class Fp8StaticLinear(Fp8Linear):
@@ -135,9 +132,3 @@ def _scale_of(x: Tensor) -> Tensor:
 def _elements(x: Tensor, scale: Tensor) -> Tensor:
     largest = torch.finfo(E4M3).max
     return (x.float() / scale).clamp(-largest, largest).to(E4M3)
-
-
-@cache
-def has_fp8(device: torch.device) -> bool:
-    """Whether a CUDA device multiplies fp8: Ada, compute capability 8.9, was the first."""
-    return torch.cuda.get_device_capability(device) >= CUDA_FP8

@@ -37,10 +37,11 @@ class Int8Linear(QuantisedLinear):
         return self.scale.dtype is DTYPE and self.scale.shape[1] == 1
 
     def product(self, x: Tensor, start: int, stop: int) -> Tensor:
-        flat = self.round_input(x, None).reshape(-1, self.in_features)
+        flat = x.reshape(-1, self.in_features)
         fits = x.device.type == "cpu" and x.dtype is DTYPE and self.reads_on_cpu
         if not fits or len(flat) > FEW_ROWS:
             return super().product(x, start, stop)
+        flat = self.round_input(flat, None)
         y = torch._weight_int8pack_mm(flat, self.weight[start:stop], self.scale[start:stop, 0])
         return y.view(*x.shape[:-1], stop - start)
 

@@ -168,7 +168,7 @@ class _Unpacked(Linear):
 
 @cache
 def has_kernel(chosen: Format, device: torch.device) -> bool:
-    """Whether `kernels.skinny` multiplies by this format on `device`."""
+    """Whether `device` has kernels for this format: `kernels.skinny`, and fp8's of PyTorch."""
     if device.type != "cuda":
         return False
     return reads_packed(chosen, torch.cuda.get_device_capability(device))

@@ -24,7 +24,6 @@ from quaver.loading.orpheus import HEAD_LAYER, TABLE
 from quaver.loading.parts import find_device
 from quaver.precision import Format, Recipe, Role, find_recipe
 from quaver.precision.recipe import describe
-from quaver.quant.texts import CALIBRATION_TEXTS
 from quaver.quantizing.convert import Converter
 from quaver.quantizing.plan import Plan, check_tensors, make_plan
 from quaver.quantizing.report import LayerReport, QuantizeReport, Report, silent
@@ -42,7 +41,7 @@ def quantize(
     *,
     device: str | None = None,
     calibration: Path | None = None,
-    samples: int = len(CALIBRATION_TEXTS),
+    samples: int | None = None,
     seed: int = 0,
     all_layers: bool = False,
     least_sqnr: float | None = None,
@@ -51,7 +50,7 @@ def quantize(
     """Write the checkpoint `model` to the new folder `out`, its layers as `recipe` says.
 
     calibration: a file with a text a line, for the formats that must know their layers' inputs;
-        None takes texts of our own, `samples` of them at most.
+        None takes texts of our own. samples: how many texts at most; None takes all.
     all_layers: the head and the table of tokens get the backbone's format too.
     least_sqnr: layers below so many dB stay dense; None takes each format's own threshold.
     Raises InputError or CheckpointError, and leaves nothing then.

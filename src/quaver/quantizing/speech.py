@@ -109,7 +109,7 @@ def speak(
     return spoken
 
 
-def read_texts(file: Path | None, count: int) -> list[str]:
+def read_texts(file: Path | None, count: int | None) -> list[str]:
     """At most `count` texts of a file, one a line; None means our own. InputError if it has none,
     is not UTF-8, or is too long."""
     if file is None:
