@@ -26,7 +26,7 @@ ALLOWED = {
     "checkpoints": {"precision", "core"},
     "codecs": {"nn", "precision", "core"},
     "families": {"nn", "codecs.layout", "checkpoints.names", "precision", "core"},
-    "engine": {"precision", "core"},
+    "engine": {"nn", "precision", "core"},
     "quality": {"core"},
     "bench": {"precision", "core"},
     "train": ROOMS - {"cli"},

@@ -14,6 +14,7 @@ from torch import Tensor
 from quaver.core.errors import InputError
 from quaver.core.protocols import CacheSpec, Choose, Frame, FrameModel, KVStore, Prompt
 from quaver.core.types import FinishReason, SamplingParams
+from quaver.engine.cache import View
 from quaver.engine.engine import Engine, FrameStream, Job
 from quaver.engine.guards import LoopGuard
 from quaver.engine.keeping import DenseKeeping
@@ -43,6 +44,7 @@ class HashModel:
     def _read(self, numbers: Tensor, store: KVStore) -> Tensor:
         """Numbers [n, t] into the cache -> the state after the last, [n, 1]."""
         keys = (numbers * (store.positions + 1) ** 2 % STATES).double()[:, None, :, None]
+        assert isinstance(store, View)
         _, values, mask = store.update(0, keys, keys)
         store.advance()
         seen = torch.where(mask[:, 0, -1], values[:, 0, :, 0], 0.0)

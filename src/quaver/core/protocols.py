@@ -26,9 +26,9 @@ class KVStore(Protocol):
     def positions(self) -> Tensor:
         """Positions [n, t] of the inputs of this pass."""
 
-    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keep k, v [n, kv_heads, t, d]; return all keys and values [n, kv_heads, length, d] and
-        a boolean mask [n or 1, 1, t, length] of what each input may see."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keep k, v [n, kv_heads, t, d], then let q [n, heads, t, d] look at all that it may see
+        of the layer; returns [n, heads, t, d]."""
 
     def advance(self) -> None:
         """Move on by the inputs of this pass."""

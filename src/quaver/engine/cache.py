@@ -6,11 +6,15 @@ step. Shapes are fixed by numbers the host knows (n and a limit on lengths), so 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
 from quaver.core.protocols import CacheSpec
-from quaver.engine.keeping import KEYS, VALUES, Keeping
+from quaver.engine.keeping import KEYS, VALUES, Keeping, KeptLayer
+from quaver.nn.attention import attend
+from quaver.precision.devices import CUDA_BF16, CUDA_FP8
 
 
 class KVCache:
@@ -33,10 +37,17 @@ class KVCache:
         self.lengths = torch.zeros(slots, dtype=torch.int64, device=device)
         self.active = torch.zeros(slots, dtype=torch.int64, device=device)
         self.max_length = max_length
+        self.has_kernels = has_kernels(keeping.kind, spec.head_dim, device)
 
     @property
     def bytes(self) -> int:
         return self.store.nbytes + (0 if self.steps is None else self.steps.nbytes)
+
+    def layer(self, index: int) -> KeptLayer:
+        keys, values = self.store[index].view(self.keeping.kind)
+        key_steps, value_steps = (None, None) if self.steps is None else self.steps[index]
+        key_scale, value_scale = self.keeping.scales(index)
+        return KeptLayer(keys, values, key_steps, value_steps, key_scale, value_scale, self.lengths)
 
     def open(self, slot: int) -> None:
         self.active[slot] = 1
@@ -48,7 +59,25 @@ class KVCache:
         self.active[slot] = 0
 
 
-class PrefillView:
+class View(ABC):
+    """Some slots during one pass: a `KVStore`."""
+
+    positions: Tensor  # [n, t]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, *self.update(layer, k, v))
+
+    @abstractmethod
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keep k, v [n, kv_heads, t, d]; return all keys and values [n, kv_heads, length, d] and
+        a boolean mask [n or 1, 1, t, length] of what each input may see."""
+
+    @abstractmethod
+    def advance(self) -> None:
+        """Move on by the inputs of this pass."""
+
+
+class PrefillView(View):
     """One slot reading a stretch of prompt of `count` tokens, after `start` that it has read."""
 
     def __init__(self, cache: KVCache, slot: int, start: int, count: int) -> None:
@@ -77,10 +106,11 @@ class PrefillView:
         return cache.keeping.decode(kept, kept_steps, layer, part)
 
 
-class DecodeView:
+class DecodeView(View):
     """The first `count` slots, one position each, none at or beyond `limit`."""
 
     def __init__(self, cache: KVCache, count: int, limit: int) -> None:
+        self._cache, self._limit = cache, limit
         store = cache.store[:, :, :count, :, :limit]
         self._keeping = cache.keeping
         self._layers = [pair.unbind(0) for pair in store.unbind(0)]
@@ -94,6 +124,16 @@ class DecodeView:
         self._heads = torch.arange(store.shape[3], device=device)[None]
         self._columns = torch.arange(limit, device=device)
         self._look()
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if not self._cache.has_kernels:
+            return super().attend(layer, q, k, v)
+        # only builds of torch for GPUs bring Triton
+        from quaver.engine.kernels import attention
+
+        kept = self._cache.layer(layer)
+        attention.append(k, v, kept)
+        return attention.attend(q, kept, self._limit)
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         keys = self._exchange(layer, KEYS, k[:, :, 0])
@@ -118,3 +158,13 @@ class DecodeView:
     def _look(self) -> None:
         self.positions = self._lengths[:, None].clone()
         self._mask = (self._columns <= self.positions)[:, None, None]
+
+
+def has_kernels(kind: torch.dtype, head_dim: int, device: torch.device) -> bool:
+    """Whether `kernels/` reads elements of this kind on `device`."""
+    if device.type != "cuda" or kind.itemsize > torch.bfloat16.itemsize:
+        return False
+    if head_dim < 16 or head_dim & (head_dim - 1):  # tensor cores, and Triton's ranges
+        return False
+    least = CUDA_FP8 if kind is torch.float8_e4m3fn else CUDA_BF16
+    return torch.cuda.get_device_capability(device) >= least

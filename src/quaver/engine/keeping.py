@@ -1,12 +1,14 @@
 """How keys and values are kept: dense, as eight-bit floats, or as whole numbers with scales.
 
-They are decoded to bf16 when attention asks for them. fp8 has one scale a layer for keys and one
-for values, which calibration finds; int8 has one a head and position, found as they come.
+What these classes compute defines the result; `kernels/` does the same on GPUs, where attention
+reads what is kept. fp8 has one scale a layer for keys and one for values, which calibration finds;
+int8 has one a head and position, found as they come.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,11 +25,16 @@ class Keeping(ABC):
     """Encodes what is written to a cache and decodes what is read."""
 
     storage: torch.dtype  # of the cache's tensor
+    kind: torch.dtype  # of its elements
     has_steps = False  # whether each head and position has a step of its own beside it
 
     @abstractmethod
     def encode(self, x: Tensor, layer: int, part: int) -> tuple[Tensor, Tensor | None]:
         """Keys or values [..., d] of a layer -> elements [..., d], and steps [...] if it has."""
+
+    def scales(self, layer: int) -> tuple[float, float]:
+        """What all keys and all values of a layer are multiplied by."""
+        return 1.0, 1.0
 
     @abstractmethod
     def decode(self, elements: Tensor, steps: Tensor | None, layer: int, part: int) -> Tensor:
@@ -38,7 +45,7 @@ class DenseKeeping(Keeping):
     """As they are, in some dtype."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self.storage = dtype
+        self.storage = self.kind = dtype
 
     def encode(self, x: Tensor, layer: int, part: int) -> tuple[Tensor, Tensor | None]:
         return x.to(self.storage), None
@@ -53,7 +60,7 @@ class FloatKeeping(Keeping):
     storage = torch.uint8  # torch cannot write float8 by index
 
     def __init__(self, kind: torch.dtype, layers: int, scales: Tensor | None) -> None:
-        self._kind = kind
+        self.kind = kind
         self._largest = torch.finfo(kind).max
         default = [(UNCALIBRATED[kind],) * 2] * layers
         # numbers, not tensors: multiplying by them needs no copy to the device
@@ -61,23 +68,26 @@ class FloatKeeping(Keeping):
             default if scales is None else [(float(k), float(v)) for k, v in scales]
         )
 
+    def scales(self, layer: int) -> tuple[float, float]:
+        return self._scales[layer]
+
     def encode(self, x: Tensor, layer: int, part: int) -> tuple[Tensor, Tensor | None]:
-        scaled = x.float() / self._scales[layer][part]
-        return scaled.clamp(-self._largest, self._largest).to(self._kind).view(torch.uint8), None
+        scaled = x.float() * (1 / self._scales[layer][part])
+        return scaled.clamp(-self._largest, self._largest).to(self.kind).view(torch.uint8), None
 
     def decode(self, elements: Tensor, steps: Tensor | None, layer: int, part: int) -> Tensor:
-        return elements.view(self._kind).to(torch.bfloat16) * self._scales[layer][part]
+        return elements.view(self.kind).to(torch.bfloat16) * self._scales[layer][part]
 
 
 class IntegerKeeping(Keeping):
     """int8 with a step in bf16 for each head and position."""
 
-    storage = torch.int8
+    storage = kind = torch.int8
     has_steps = True
 
     def encode(self, x: Tensor, layer: int, part: int) -> tuple[Tensor, Tensor | None]:
         wide = x.float()
-        step = (wide.abs().amax(dim=-1) / 127).to(torch.bfloat16)
+        step = (wide.abs().amax(dim=-1) * (1 / 127)).to(torch.bfloat16)
         step = step.clamp(min=torch.finfo(torch.bfloat16).tiny)
         whole = (wide / step.float()[..., None]).round().clamp(-127, 127)
         return whole.to(torch.int8), step
@@ -85,6 +95,19 @@ class IntegerKeeping(Keeping):
     def decode(self, elements: Tensor, steps: Tensor | None, layer: int, part: int) -> Tensor:
         assert steps is not None, "a cache of whole numbers has steps"
         return elements.to(torch.bfloat16) * steps[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLayer:
+    """One layer of a cache, as kernels read it."""
+
+    keys: Tensor  # elements [slots, kv_heads, max_length, d]
+    values: Tensor
+    key_steps: Tensor | None  # [slots, kv_heads, max_length], where there are any
+    value_steps: Tensor | None
+    key_scale: float
+    value_scale: float
+    lengths: Tensor  # [slots]: where the next key and value go
 
 
 def keeping(chosen: Format, layers: int, scales: Tensor | None = None) -> Keeping:

@@ -43,17 +43,21 @@ class Attention(nn.Module):
             q, k = q.contiguous(), k.contiguous()
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         else:
-            y = self._attend(q, *store.update(layer, k, v))
+            y = store.attend(layer, q, k, v)
         return self.out(y.transpose(1, 2).reshape(n, t, -1))
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """q [n, heads, t, d] over k, v [n, kv_heads, length, d]; mask [n or 1, 1, t, length]."""
-        n, heads, t, d = q.shape
-        dtype, q = q.dtype, q.to(k.dtype)
-        if t > 1:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-        else:  # the heads of a group stand in for positions: keys are read once, not once a head
-            grouped = q.reshape(n, self.kv_heads, heads // self.kv_heads, d)
-            y = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask)
-            y = y.reshape(n, heads, 1, d)
-        return y.to(dtype)
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """q [n, heads, t, d] over k, v [n, kv_heads, length, d] -> [n, heads, t, d].
+
+    `mask` [n or 1, 1, t, length] is true where an input may look.
+    """
+    n, heads, t, d = q.shape
+    dtype, q = q.dtype, q.to(k.dtype)
+    if t > 1:
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    else:  # the heads of a group stand in for positions: keys are read once, not once a head
+        grouped = q.reshape(n, k.shape[1], heads // k.shape[1], d)
+        y = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask)
+        y = y.reshape(n, heads, 1, d)
+    return y.to(dtype)

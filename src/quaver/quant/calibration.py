@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from quaver.nn.attention import attend
+
 
 @dataclass(slots=True)
 class Inputs:
@@ -51,11 +53,11 @@ class WatchedStore:
         self._mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
         self._largest = largest
 
-    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         seen = torch.stack((k.abs().amax(), v.abs().amax())).float()
         before = self._largest.get(layer)
         self._largest[layer] = seen if before is None else torch.maximum(seen, before)
-        return k, v, self._mask[None, None]
+        return attend(q, k, v, self._mask[None, None])
 
     def advance(self) -> None:
         pass
