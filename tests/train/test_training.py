@@ -255,6 +255,27 @@ def test_only_speech_is_learnt():
     assert set(targets[0, 9:].tolist()) == {IGNORE}
 
 
+def test_codes_count_in_the_loss_as_configured(config, codec_folder):
+    """Only the first code of a frame counts: what the others are changes nothing."""
+    only = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    config = replace(config, lm=replace(config.lm, code_weights=only, dropout_codes=0.0))
+    task = lm_task(config, codec_folder)
+    layout = task._layout
+    inputs = torch.full((1, 14), layout.first_token)
+    targets = layout.to_tokens(torch.zeros(2, 7).long()).view(1, 14)
+    others = layout.to_tokens(torch.tensor([[0, 3, 1, 4, 1, 5, 9]] * 2)).view(1, 14)
+    plain = torch.ones_like(task._weights)
+    with torch.no_grad():
+        first = [task._forward(inputs, t, task._weights) for t in (targets, others)]
+        even = [task._forward(inputs, t, plain) for t in (targets, others)]
+        alone = torch.where(torch.arange(14) % 7 == 0, targets, IGNORE)
+        assert torch.equal(first[0], first[1])
+        torch.testing.assert_close(first[0], task._forward(inputs, alone, plain))
+    assert even[0] != even[1]
+    with pytest.raises(ConfigError, match="has 3 numbers; give 7"):
+        lm_task(replace(config, lm=replace(config.lm, code_weights=(1.0, 2.0, 3.0))), codec_folder)
+
+
 def test_the_rate_rises_stays_and_falls():
     schedule = Schedule(steps=10, learning_rate=1.0, warmup_steps=2, decay_steps=4)
     assert [schedule.rate(step) for step in (0, 1, 5, 8, 9)] == [0.5, 1.0, 1.0, 0.5, 0.25]

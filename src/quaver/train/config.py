@@ -81,6 +81,7 @@ class LanguageModelConfig:
     schedule: Schedule
     batch_tokens: int = 65536
     weight_decay: float = 0.1
+    code_weights: tuple[float, ...] = ()  # of each code of a frame in the loss; none: all alike
     dropout_codes: float = 0.0  # share of input codes replaced at random, so that errors heal
     compile: bool = True
     seed: int = 0

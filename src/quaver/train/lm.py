@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quaver.checkpoints.write import named_tensors, write_checkpoint
+from quaver.codecs.layout import CodeLayout
 from quaver.codecs.snac import Snac
+from quaver.core.errors import ConfigError
 from quaver.core.types import SamplingParams
 from quaver.families.orpheus.config import OrpheusConfig, SpeechTokens
 from quaver.families.orpheus.model import Orpheus
@@ -133,6 +135,8 @@ class LanguageModelTask:
             fused=device.type == "cuda",
         )
         self._layout = tokens.layout
+        self._weights = _token_weights(config.code_weights, self._layout, self._orpheus_config)
+        self._weights = self._weights.to(device)
         self._loss = _loss
         if config.compile and device.type == "cuda":
             for layer in self._model.backbone.layers:
@@ -143,7 +147,7 @@ class LanguageModelTask:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         inputs, targets = self._train.batch(step, self._config.batch_tokens, self._config.seed)
-        loss = self._forward(self._disturb(inputs, step), targets)
+        loss = self._forward(self._disturb(inputs, step), targets, self._weights)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
@@ -157,7 +161,8 @@ class LanguageModelTask:
         for step in range(VALIDATION_BATCHES):
             inputs, targets = self._held_out.batch(step, self._config.batch_tokens, 0)
             spoken = float((targets != IGNORE).sum())
-            total += float(self._forward(inputs, targets)) * spoken
+            even = torch.ones_like(self._weights)
+            total += float(self._forward(inputs, targets, even)) * spoken
             count += spoken
         return {"loss": total / count}
 
@@ -189,10 +194,10 @@ class LanguageModelTask:
         """Continue from another run's weights, with a fresh optimiser."""
         self._model.load_state_dict(weights)
 
-    def _forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _forward(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, self._device.type == "cuda"):
             hidden = self._model.hidden(inputs)
-            return self._loss(hidden, self._model.head.weight, targets)
+            return self._loss(hidden, self._model.head.weight, targets, weights)
 
     def _disturb(self, inputs: Tensor, step: int) -> Tensor:
         """Replace a share of the codes by random ones of the same position."""
@@ -217,9 +222,31 @@ def initialise(model: Orpheus) -> None:
             nn.init.normal_(parameter, std=0.02 / (depth**0.5 if branch else 1.0))
 
 
-def _loss(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-    logits = F.linear(hidden.flatten(0, 1), head)
-    return F.cross_entropy(logits.float(), targets.flatten(), ignore_index=IGNORE)
+def _loss(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    logits = F.linear(hidden.flatten(0, 1), head).float()
+    return F.cross_entropy(logits, targets.flatten(), weights, ignore_index=IGNORE)
+
+
+def _token_weights(
+    code_weights: Sequence[float], layout: CodeLayout, config: OrpheusConfig
+) -> Tensor:
+    """How much each token [vocab] counts in the loss; those that are no codes count 1.
+
+    ConfigError unless there is one for each code of a frame, or none.
+    """
+    weights = torch.ones(config.vocab_size)
+    each = layout.codes_per_frame
+    if not code_weights:
+        return weights
+    if len(code_weights) != each or min(code_weights) < 0:
+        raise ConfigError(
+            f"lm.code_weights has {len(code_weights)} numbers; give {each}, none below zero, one "
+            "for each code of a frame, or leave it out"
+        )
+    for position, weight in enumerate(code_weights):
+        first = layout.first(position)
+        weights[first : first + layout.codebook_size] = weight
+    return weights
 
 
 def _model_config(

@@ -189,14 +189,15 @@ class _Writer:
         self.deck: list[str] = []
         self.short = [s for s in sentences() if len(s.split()) <= SHORT_WORDS]
         self.kinds: tuple[tuple[float, Callable[[], str]], ...] = (
-            (0.08, lambda: self._pick(sentences())),
+            (0.01, lambda: self._pick(sentences())),
             (0.01, lambda: self._pick(self.short)),
             (0.02, lambda: self._expand("short")),
-            (0.37, lambda: self._expand("sentence")),
+            (0.44, lambda: self._expand("plain")),
+            (0.11, lambda: self._expand("sentence")),
             (0.06, lambda: self._expand("number")),
-            (0.09, lambda: self._several(2)),
-            (0.12, self._long),
-            (0.24, self._word_run),
+            (0.07, lambda: self._several(2)),
+            (0.10, self._long),
+            (0.18, self._word_run),
         )
         self.total = sum(weight for weight, _ in self.kinds)
 
@@ -236,11 +237,13 @@ class _Writer:
 
     def _sentence(self) -> str:
         chance = self.rng.random()
-        if chance < 0.12:
+        if chance < 0.01:
             return self._pick(sentences())
-        if chance < 0.25:
+        if chance < 0.2:
             return self._word_run()
-        return self._expand("short" if chance < 0.32 else "sentence")
+        if chance < 0.25:
+            return self._expand("short")
+        return self._expand("sentence" if chance < 0.4 else "plain")
 
     def _several(self, count: int) -> str:
         return " ".join(self._sentence() for _ in range(count))
