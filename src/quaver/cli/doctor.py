@@ -20,7 +20,8 @@ from quaver.cli.output import print_json, table_console
 
 NEEDED = ("numpy", "torch", "safetensors", "tokenizers", "huggingface_hub", "av")
 EXTRAS = {"quality": ("jiwer", "pocketsphinx"), "train": ("scipy",)}
-LAYERS_3B, TABLE_3B = 2.82e9, 0.48e9  # weights of Orpheus-3B
+# Weights of Orpheus-3B: its layers, its table, and what speech needs of that.
+LAYERS_3B, TABLE_3B, SPEECH_3B = 2.82e9, 0.48e9, 0.09e9
 PROGRAMS = {"train": ("flite",)}
 
 
@@ -178,14 +179,15 @@ def _recipes(report: Report) -> dict[str, dict[str, str]]:
 
 def _told(recipe: Recipe, device: DeviceKind) -> str:
     """How a recipe runs on a device, and what the weights of Orpheus-3B take there: its layers,
-    and a table that is also its head."""
+    and a table that is also its head. GPUs hold what speech needs of that."""
     from quaver.precision import RECIPES, Role
     from quaver.precision.devices import State, recipe_support
 
     support = recipe_support(recipe, device)
     unpacked = support.state is State.EMULATED and recipe.quantises
     layers = (RECIPES["bf16"] if unpacked else recipe).format(Role.BACKBONE).bits * LAYERS_3B
-    size = (layers + recipe.format(Role.EMBED).bits * TABLE_3B) / 8e9
+    table = SPEECH_3B if device.type == "cuda" else TABLE_3B
+    size = (layers + recipe.format(Role.EMBED).bits * table) / 8e9
     return f"{support} ({size:.1f} GB for 3B)"
 
 

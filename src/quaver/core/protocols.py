@@ -90,7 +90,7 @@ class FrameModel(Protocol):
     def cache_spec(self) -> CacheSpec: ...
 
     def prefill(self, prompt: Tensor, store: KVStore) -> Tensor:
-        """Read prompt tokens [1, t]; return the last hidden state [1, width]."""
+        """Read prompt tokens [1, t], given on the host; return the last hidden state [1, width]."""
 
     def frame(self, hidden: Tensor, store: KVStore, choose: Choose) -> Frame:
         """Make one frame for n streams from their hidden states [n, width]. Never syncs."""

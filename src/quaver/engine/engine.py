@@ -167,7 +167,7 @@ class Engine:
         self._streams[slot], stream.slot = stream, slot
         self._cache.open(slot)
         self._sampler.open(slot, job.sampling, job.seed, job.prompt)
-        tokens = torch.tensor([job.prompt.tokens], device=self._device)
+        tokens = torch.tensor([job.prompt.tokens])
         view = PrefillView(self._cache, slot, 0, tokens.shape[1])
         self._hidden[slot] = self._model.prefill(tokens, view)[0]
 

@@ -16,6 +16,7 @@ from quaver.engine.keeping import keeping
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
+from quaver.loading.hosting import drop_text_rows
 from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, stored_recipe
 from quaver.loading.parts import find_device, load_codec, read_sampling, read_tokenizer
 from quaver.precision import Recipe, Role, find_recipe
@@ -49,7 +50,9 @@ def load(
     support = recipe_support(chosen, _kind(place))
     if support.state is State.NO:
         raise UnsupportedError(f"recipe '{chosen}' cannot run on {place}: {support.reason}")
-    orpheus = load_orpheus(folder.path, folder.name, chosen, place, max_length or MAX_LENGTH)
+    positions = max_length or MAX_LENGTH
+    on_gpu = place.type == "cuda"
+    orpheus = load_orpheus(folder.path, folder.name, chosen, place, positions, on_gpu)
     speech = orpheus.config.speech
     snac = load_codec(_codec_folder(folder.path, str(codec or speech.codec)), place)
     if snac.config.codebook_size != speech.tokens.codebook_size:
@@ -120,14 +123,17 @@ def _kind(device: torch.device) -> DeviceKind:
 def _weight_bytes(config: OrpheusConfig, recipe: Recipe, device: torch.device) -> float:
     """The most that a model's weights take on `device`, from shapes alone.
 
-    On a CPU all of them are there before any is quantised.
+    On a CPU all of them are there before any is quantised. On a GPU, what is not quantised is
+    there before its text rows leave.
     """
     with torch.device("meta"):
         model = Orpheus(config, recipe)
     dense = sum(weight.nbytes for weight in model.parameters())
     quantise(model, recipe, device.type)
-    small = sum(weight.nbytes for weight in model.parameters())
-    return max(dense, small) if device.type == "cpu" else small
+    if device.type == "cpu" or not recipe.quantises:
+        return dense
+    drop_text_rows(model)
+    return sum(weight.nbytes for weight in model.parameters())
 
 
 def _codec_folder(model: Path, codec: str) -> Path:

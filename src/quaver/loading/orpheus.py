@@ -20,6 +20,7 @@ from quaver.core.errors import CheckpointError, InputError
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import ignored, kv_scales, sources
+from quaver.loading.hosting import keep_text_on_host
 from quaver.nn.linear import Linear
 from quaver.precision import Format, Recipe, Role, find_recipe
 from quaver.precision.recipe import describe
@@ -41,9 +42,16 @@ MAX_LENGTH = 4096  # positions kept a stream unless asked otherwise: 45 s of Orp
 
 
 def load_orpheus(
-    folder: Path, name: str, recipe: Recipe, device: torch.device, max_length: int = MAX_LENGTH
+    folder: Path,
+    name: str,
+    recipe: Recipe,
+    device: torch.device,
+    max_length: int = MAX_LENGTH,
+    text_on_host: bool = False,
 ) -> Orpheus:
     """The language model of a checkpoint folder, with room for `max_length` positions.
+
+    With `text_on_host`, only what speech needs of the token table is on the device.
 
     Layers that the checkpoint keeps in the format that `recipe` gives them are taken as they are;
     where the recipe has a dense format they are dequantised.
@@ -73,11 +81,15 @@ def load_orpheus(
         put(model, place, layer, roles[place], device.type)
     if table is not None:
         put_table(model, TABLE, table, HEAD_LAYER if config.tie_word_embeddings else None)
-    quantise(model, recipe, device.type)
+    quantise(model, recipe, device.type, device)
+    if text_on_host:
+        keep_text_on_host(model)
     model.to(device).eval()  # all, or what is not a weight: the rotary tables
     for module in model.backbone.modules():
         if isinstance(module, Linear):
             module.settle()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what loading needed for a while
     return model
 
 

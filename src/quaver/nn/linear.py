@@ -74,6 +74,12 @@ class Linear(nn.Module):
         bias = None if self.bias is None else self.bias[start:stop]
         return self._product(x, self.weight[start:stop], bias)
 
+    def drop_rows(self, count: int) -> None:
+        """Forget the first `count` outputs."""
+        self.weight = nn.Parameter(self.weight[count:].clone(), self.weight.requires_grad)
+        if self.bias is not None:
+            self.bias = nn.Parameter(self.bias[count:].clone(), self.bias.requires_grad)
+
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self.tf32:
             return F.linear(x, weight, bias)

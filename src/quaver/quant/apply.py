@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from quaver.core.errors import InputError
@@ -43,8 +44,11 @@ LAYERS: MappingProxyType[Format, type[QuantisedLinear]] = MappingProxyType(
 )
 
 
-def quantise(model: nn.Module, recipe: Recipe, device_type: str) -> None:
-    """Replace the layers and tables that `recipe` quantises, one at a time, where they are.
+def quantise(
+    model: nn.Module, recipe: Recipe, device_type: str, move_to: torch.device | None = None
+) -> None:
+    """Replace the layers and tables that `recipe` quantises, one at a time: where they are, or
+    moved to a device first, which then needs room for one of them only.
 
     Raises InputError for a shape that does not fit, with the layer's name, and for a table that is
     also a head if the two have different formats; the model must not be used then.
@@ -56,7 +60,7 @@ def quantise(model: nn.Module, recipe: Recipe, device_type: str) -> None:
         linear.tf32 = chosen is Format.TF32
         if chosen.quantised:
             try:
-                layer = LAYERS[chosen].from_linear(linear)
+                layer = LAYERS[chosen].from_linear(linear.to(move_to or linear.weight.device))
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
             put(model, name, layer, linear.role, device_type)
@@ -65,7 +69,8 @@ def quantise(model: nn.Module, recipe: Recipe, device_type: str) -> None:
         head = tied.get(name)
         if head is not None:
             check_tied(recipe, head)
-        put_table(model, name, LAYERS[chosen].quantise(table.weight.detach()), head)
+        weight = table.weight.detach().to(move_to or table.weight.device)
+        put_table(model, name, LAYERS[chosen].quantise(weight), head)
 
 
 def check_tied(recipe: Recipe, head: str) -> None:

@@ -32,6 +32,9 @@ class QuantisedEmbedding(nn.Module):
         """The table of a head that is tied to it."""
         return cls(type(head), head.weight, head.scale)
 
+    def host_copy(self) -> QuantisedEmbedding:
+        return QuantisedEmbedding(self._kind, kept(self.weight.cpu()), kept(self.scale.cpu()))
+
     def forward(self, tokens: Tensor) -> Tensor:
         flat = tokens.flatten()
         elements = self.weight.view(torch.uint8)[flat].view(self.weight.dtype)  # float8 too

@@ -98,8 +98,7 @@ class Fp8BlockLinear(Fp8WeightLinear):
     group = BLOCK
 
     @classmethod
-    def quantise(cls, weight: Tensor) -> QuantisedWeight:
-        cls.check(weight.shape)
+    def quantise_rows(cls, weight: Tensor) -> QuantisedWeight:
         rows, columns = weight.shape
         blocks = weight.float().view(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
         blocks = blocks.transpose(1, 2).reshape(rows // BLOCK, -1, BLOCK * BLOCK)

@@ -19,9 +19,10 @@ from quaver.core.errors import InputError
 from quaver.nn.linear import Linear
 from quaver.precision import Format, Role
 from quaver.precision.devices import reads_packed
-from quaver.precision.weight import QuantisedWeight
+from quaver.precision.weight import QuantisedWeight, stack
 
 FEW_ROWS = 16  # of inputs, for which reading a weight takes longer than multiplying by it
+STRETCH = 8192  # rows quantised at a time: what that takes does not grow with a vocabulary
 DTYPE = torch.bfloat16  # of activations, and of the scales that are made here
 
 
@@ -60,6 +61,11 @@ class QuantisedLinear(nn.Module):
         Raises InputError for a shape that the format does not fit.
         """
         cls.check(weight.shape)
+        return stack([cls.quantise_rows(rows) for rows in weight.split(STRETCH)])
+
+    @classmethod
+    def quantise_rows(cls, weight: Tensor) -> QuantisedWeight:
+        """The same for some rows, of a shape that fits."""
         groups = weight.float().unflatten(-1, (-1, cls.group or weight.shape[-1]))
         elements, scale = cls.encode(groups)
         return QuantisedWeight(cls.format, elements, scale.squeeze(-1))
@@ -122,6 +128,13 @@ class QuantisedLinear(nn.Module):
         """Outputs start..stop-1 only: the other rows of the weight are not read."""
         y = self.product(x, start, stop)
         return y if self.bias is None else y + self.bias[start:stop]
+
+    def drop_rows(self, count: int) -> None:
+        """Forget the first `count` outputs."""
+        self.out_features -= count
+        self.weight = kept(self.weight[count:].clone())
+        self.scale = kept(self.scale[count:].clone())
+        self.bias = None if self.bias is None else kept(self.bias[count:].clone())
 
     def product(self, x: Tensor, start: int, stop: int) -> Tensor:
         """x [..., in] times rows start..stop-1 of the weight, transposed."""

@@ -35,6 +35,9 @@ class Orpheus(nn.Module):
         self.head = linear(width, config.vocab_size, Role.HEAD, recipe)
         if config.tie_word_embeddings:
             self.head.weight = cast("nn.Parameter", self.embed.weight)
+        # On the device, table and head may start at a later row, and the whole table elsewhere.
+        self.first_row = 0
+        self._host_table: tuple[nn.Module] | None = None  # not a child: it stays where it is
         self._dtype = recipe.format(Role.BACKBONE).dtype
         # of keys and values, [layers, 2], where a checkpoint was calibrated for fp8
         self.kv_scales: Tensor | None = None
@@ -63,7 +66,7 @@ class Orpheus(nn.Module):
     def step_bytes(self) -> int:
         """Bytes of weights that one token reads: the backbone, and the head's legal rows."""
         head = sum(weight.nbytes for weight in self.head.parameters())
-        legal = head * self.layout.codebook_size // self.config.vocab_size
+        legal = head * self.layout.codebook_size // (self.config.vocab_size - self.first_row)
         return sum(weight.nbytes for weight in self.backbone.parameters()) + legal
 
     @property
@@ -72,7 +75,8 @@ class Orpheus(nn.Module):
         return CacheSpec(shape.num_hidden_layers, shape.num_key_value_heads, shape.head_dim)
 
     def forward(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:
-        """Tokens [n, t] -> logits [n, t, vocab] over the whole vocabulary, fp32."""
+        """Tokens [n, t] -> logits [n, t, vocab] over the whole vocabulary, fp32. For a model that
+        has all of it on its device."""
         logits: Tensor = self.head(self.hidden(tokens, store).to(self.head.dtype))
         return logits.float()
 
@@ -88,36 +92,53 @@ class Orpheus(nn.Module):
 
     def hidden(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:
         """Tokens [n, t] -> hidden states [n, t, width]."""
-        return self.backbone(self.embed(tokens).to(self._dtype), store)
+        assert self.first_row == 0, "the table is not whole"
+        return self._read(self.embed(tokens), store)
+
+    def keep_on_host(self, table: nn.Module, first_row: int) -> None:
+        """Read prompts from `table`, on the CPU. Table and head on the device start at row
+        `first_row`: only tokens that speech is made of are read and written there."""
+        self._host_table, self.first_row = (table,), first_row
 
     def prefill(self, prompt: Tensor, store: KVStore) -> Tensor:
-        """Prompt tokens [1, t] -> the last hidden state [1, width]."""
-        hidden = self.hidden(prompt, store)[:, -1]
+        """Prompt tokens [1, t], on the host -> the last hidden state [1, width]."""
+        place = store.positions.device
+        if self._host_table:
+            embedded = self._host_table[0](prompt).to(place)
+        else:
+            embedded = self.embed(prompt.to(place))
+        hidden = self._read(embedded, store)[:, -1]
         store.advance()
         return hidden
 
     def frame(self, hidden: Tensor, store: KVStore, choose: Choose) -> Frame:
         """Hidden states [n, width] -> one frame for each of n streams."""
-        size, stop = self.layout.codebook_size, self.config.speech.tokens.end_of_speech
+        size = self.layout.codebook_size
+        stop = self.config.speech.tokens.end_of_speech - self.first_row
         codes = []
         stopped = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
         for position in range(self.layout.codes_per_frame):
             choice = choose(position, self.logits(hidden, position))
-            tokens = self.layout.first(position) + choice
+            tokens = choice + (self.layout.first(position) - self.first_row)
             if position == 0:
                 stopped = choice == size
                 tokens = torch.where(stopped, stop, tokens)
             codes.append(choice)
-            hidden = self.hidden(tokens[:, None], store)[:, 0]
+            hidden = self._read(self.embed(tokens[:, None]), store)[:, 0]
             store.advance()
         return Frame(torch.stack(codes, dim=1), stopped, hidden)
 
     def logits(self, hidden: Tensor, position: int) -> Tensor:
         """Hidden states [n, width] -> fp32 logits [n, choices] of what is legal at `position`."""
-        first = self.layout.first(position)
+        first = self.layout.first(position) - self.first_row
         hidden = hidden.to(self.head.dtype)
         logits = self.head.rows(hidden, first, first + self.layout.codebook_size)
         if position == 0:
-            stop = self.config.speech.tokens.end_of_speech
+            stop = self.config.speech.tokens.end_of_speech - self.first_row
             logits = torch.cat((logits, self.head.rows(hidden, stop, stop + 1)), dim=-1)
         return logits.float()
+
+    def _read(self, embedded: Tensor, store: KVStore | None) -> Tensor:
+        """Rows of the table [n, t, width] -> hidden states [n, t, width]."""
+        hidden: Tensor = self.backbone(embedded.to(self._dtype), store)
+        return hidden
