@@ -14,26 +14,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from large import write_large
 
 from quaver.bench.machine import write_result
-from quaver.bench.shapes import ORPHEUS_3B
-from quaver.checkpoints.write import write_checkpoint
-from quaver.families.orpheus.config import OrpheusConfig
-from quaver.families.orpheus.model import Orpheus
-from quaver.families.orpheus.weights import sources
-from quaver.precision import find_recipe
 
-CONFIG = ORPHEUS_3B | {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "torch_dtype": "bfloat16",
-}
-SHARD_BYTES = 5 * 10**9
 # The kernel's own account of a process: what getrusage says of children starts from their parent.
 PEAK = "VmHWM:"
 VERB = """
@@ -41,31 +27,15 @@ import sys
 from quaver.cli.main import run
 status = run(sys.argv[1:])
 print(open("/proc/self/status").read(), file=sys.stderr)
+import torch
+print("GPU", torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0, file=sys.stderr)
 raise SystemExit(status)
 """
 
 
-def weights() -> Iterator[tuple[str, Tensor]]:
-    """Random weights under the published names, one at a time."""
-    config = OrpheusConfig.from_dict(CONFIG, "large")
-    with torch.device("meta"):
-        shapes = Orpheus(config, find_recipe("bf16")).state_dict()
-    generator = torch.Generator().manual_seed(0)
-    for source in sources(config):
-        for name, shape in zip(
-            source.names, source.shapes(shapes[source.target].shape), strict=True
-        ):
-            if len(shape) == 1:
-                yield name, torch.ones(shape, dtype=torch.bfloat16)
-                continue
-            block = torch.randn(min(shape[0], 1024), shape[1], generator=generator) * 0.02
-            repeated = block.bfloat16().repeat(-(-shape[0] // len(block)), 1)
-            yield name, repeated[: shape[0]].contiguous()
-
-
-def quantise(folder: Path, out: Path, recipe: str) -> dict[str, object]:
+def quantise(folder: Path, out: Path, recipe: str, more: list[str]) -> dict[str, object]:
     """Run the verb in a process of its own; its seconds, peak memory in GB, and result."""
-    arguments = ["quantize", str(folder), str(out), "--recipe", recipe, "--json"]
+    arguments = ["quantize", str(folder), str(out), "--recipe", recipe, "--json", *more]
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", VERB, *arguments], check=True, capture_output=True, text=True
@@ -77,6 +47,7 @@ def quantise(folder: Path, out: Path, recipe: str) -> dict[str, object]:
         "recipe": recipe,
         "seconds": seconds,
         "peak_gb": peak * 1024 / 1e9,
+        "gpu_peak_gb": int(done.stderr.split("GPU ")[-1].split()[0]) / 1e9,
         "gb_before": made["bytes_before"] / 1e9,
         "gb_after": made["bytes_after"] / 1e9,
         "sqnr_worst": min(layer["sqnr_db"] for layer in made["layers"]),
@@ -87,24 +58,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="for 14 GB, removed at the end")
     parser.add_argument("--recipes", nargs="+", default=["int8", "fp8,kv=bf16", "nf4"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--samples", type=int, default=8, help="texts of calibration")
+    parser.add_argument("--layers", type=int, default=28, help="fewer for a trial")
     parser.add_argument("--out", type=Path)
     wanted = parser.parse_args()
+    more = ["--device", wanted.device, "--samples", str(wanted.samples)]
     rows = []
     try:
         original = wanted.folder / "original"
-        write_checkpoint(original, weights(), config=CONFIG, max_shard_bytes=SHARD_BYTES)
-        largest = max(file.stat().st_size for file in original.glob("*.safetensors"))
+        largest = write_large(original, wanted.layers)
         print(
-            "recipe            seconds   peak GB   GB before   after   (largest shard "
+            "recipe            seconds   peak GB   on GPU   GB before   after   (largest shard "
             f"{largest / 1e9:.1f} GB)"
         )
         for recipe in wanted.recipes:
             made = wanted.folder / "made"
-            row = quantise(original, made, recipe)
+            row = quantise(original, made, recipe, more)
             shutil.rmtree(made)
             rows.append(row)
             print(
                 f"{recipe:<16} {row['seconds']:8.0f} {row['peak_gb']:9.2f} "
+                f"{row['gpu_peak_gb']:8.2f} "
                 f"{row['gb_before']:11.2f} {row['gb_after']:7.2f}",
                 flush=True,
             )

@@ -1,0 +1,70 @@
+"""A checkpoint of Orpheus-3B's shape with random weights, for measurements of what shape decides.
+
+Everything that loading reads is there: shards as they are published, a tokenizer of bytes, and a
+codec of SNAC's released shape.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from quaver.bench.shapes import ORPHEUS_3B, SNAC_24KHZ
+from quaver.checkpoints.write import write_checkpoint
+from quaver.codecs.snac import Snac, SnacConfig
+from quaver.families.orpheus.config import OrpheusConfig
+from quaver.families.orpheus.model import Orpheus
+from quaver.families.orpheus.weights import sources
+from quaver.precision import find_recipe
+from quaver.train.tokenizer import byte_tokenizer
+
+SHARD_BYTES = 5 * 10**9
+CONFIG = ORPHEUS_3B | {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "torch_dtype": "bfloat16",
+    "orpheus": {"codec": "codec"},
+}
+
+
+def write_large(folder: Path, layers: int = ORPHEUS_3B["num_hidden_layers"]) -> int:
+    """Write it to `folder`, which must be new; returns the largest shard's bytes."""
+    config = CONFIG | {"num_hidden_layers": layers}
+    torch.manual_seed(0)
+    snac = Snac(SnacConfig.from_dict(SNAC_24KHZ))
+    for weight in snac.parameters():
+        torch.nn.init.normal_(weight, std=0.02)
+    tokenizer, _ = byte_tokenizer(SNAC_24KHZ["codebook_size"], snac.layout.codes_per_frame)
+    extra = {
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "codec/config.json": json.dumps(SNAC_24KHZ).encode(),
+        "codec/model.safetensors": save(snac.state_dict()),
+    }
+    write_checkpoint(
+        folder, _weights(config), config=config, max_shard_bytes=SHARD_BYTES, extra_files=extra
+    )
+    return max(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _weights(values: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Random weights under the published names, one at a time."""
+    config = OrpheusConfig.from_dict(values, "large")
+    with torch.device("meta"):
+        shapes = Orpheus(config, find_recipe("bf16")).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    for source in sources(config):
+        for name, shape in zip(
+            source.names, source.shapes(shapes[source.target].shape), strict=True
+        ):
+            if len(shape) == 1:
+                yield name, torch.ones(shape, dtype=torch.bfloat16)
+                continue
+            block = torch.randn(min(shape[0], 1024), shape[1], generator=generator) * 0.02
+            repeated = block.bfloat16().repeat(-(-shape[0] // len(block)), 1)
+            yield name, repeated[: shape[0]].contiguous()
