@@ -20,6 +20,7 @@ class Kind(StrEnum):
 
     SPEECH = "speech"  # one utterance and the text that it should say
     PAIRED = "paired"  # two renderings of the same codes, in step with each other
+    TWIN = "twin"  # two utterances of one text by one voice, each with its own timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Metric(Protocol):
     valid_for: str  # one line: on what its number means something
 
     def measure(self, candidate: Speech, reference: Speech | None = None) -> Score | NotMeasured:
-        """Judge `candidate`. A PAIRED metric compares it with `reference`, others ignore that.
+        """Judge `candidate`. A SPEECH metric ignores `reference`, others compare it with that.
 
         What makes a number meaningless (too short, silent, NaN) is NotMeasured with the reason.
         """

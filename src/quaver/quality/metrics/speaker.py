@@ -1,9 +1,10 @@
-"""Who is speaking? A gauge among a few known voices, without any downloaded weights.
+"""Who is speaking? Two gauges without any downloaded weights.
 
-It answers a narrow question: does the speech of a model still go to the voice that it was asked
-for? Each utterance becomes one vector: mean and spread of its mel cepstra (the vocal tract) and the
-median and spread of its pitch. Linear discriminant analysis with a shrunken covariance then tells
-the voices apart. It does not compare strangers; that needs a trained speaker model.
+Each utterance becomes one vector: mean and spread of its mel cepstra (the vocal tract) and the
+median and spread of its pitch. `SpeakerClassifier` tells a few known voices apart by linear
+discriminant analysis with a shrunken covariance: does the speech still go to the voice that it was
+asked for? `VoiceDistance` says how far the timbre of two utterances is apart. Neither knows what
+makes a stranger a stranger; that needs a trained speaker model, as in `similarity`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quaver.core.errors import InputError
+from quaver.quality.metrics.metric import Kind, NotMeasured, Score, Speech
 
 Floats = NDArray[np.float64]
 Utterance = tuple[NDArray[np.float32], int, str]  # samples [n], sample rate, label
@@ -82,6 +84,36 @@ class SpeakerClassifier:
         gaps = self.means - speaker_features(samples, sample_rate)
         distances = np.einsum("kf,fg,kg->k", gaps, self.precision, gaps)
         return self.labels[int(distances.argmin())]
+
+
+class VoiceDistance:
+    """How far two long-term spectra are apart, in dB, loudness left out.
+
+    The root mean square over mel bands of their difference, smoothed to 14 cepstra. It is what mel
+    cepstral distortion, (10 / ln 10) sqrt(2 sum d^2), gives of mean cepstra of log magnitudes; ours
+    are of log power in an orthonormal cosine transform, where the same is a sum over N bands.
+    """
+
+    name = "voice"
+    version = f"1 ({CEPSTRA} mean cepstra of {MEL_BANDS} mel bands to 7 kHz)"
+    unit = "dB"
+    higher_is_better = False
+    kind = Kind.TWIN
+    valid_for = "one text by one voice on both sides; timbre and noise, not who it is"
+
+    def measure(self, candidate: Speech, reference: Speech | None = None) -> Score | NotMeasured:
+        if reference is None:
+            return NotMeasured("there is no reference to compare with")
+        means = []
+        for side, speech in (("candidate", candidate), ("reference", reference)):
+            if not np.isfinite(speech.samples).all():
+                return NotMeasured(f"the {side} holds NaN or infinity")
+            try:
+                means.append(speaker_features(speech.samples, speech.sample_rate)[:CEPSTRA])
+            except InputError as error:
+                return NotMeasured(f"{side}: {error}")
+        gap = means[0] - means[1]
+        return Score(float(10 / np.log(10) * np.sqrt((gap**2).sum() / MEL_BANDS)))
 
 
 def _loud_frames(samples: Floats, sample_rate: int) -> Floats:
