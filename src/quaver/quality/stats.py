@@ -45,6 +45,23 @@ class Estimate:
         return (self.high - self.low) / (2 * _Z(ONE_SIDED))
 
 
+@dataclass(frozen=True, slots=True)
+class Share(Estimate):
+    """A share of things that did or did not happen, with exact bounds."""
+
+    def needed(self, margin: float) -> int | None:
+        """How many there must be for the upper bound to be `margin`, if the share stays."""
+        n = self.n
+        while n <= MOST_TEXTS and share(round(self.value * n), n).high > margin:
+            n = math.ceil(n * 1.1)
+        first = self.n
+        while first < n:
+            middle = (first + n) // 2
+            enough = share(round(self.value * middle), middle).high <= margin
+            first, n = (first, middle) if enough else (middle + 1, n)
+        return n if n <= MOST_TEXTS else None
+
+
 class Verdict(StrEnum):
     PASS = "pass"
     FAIL = "fail"
@@ -125,16 +142,40 @@ def _estimate(
     drawn = [side.draw_means(rows, random) for side in samples]
     means = [np.array([side.mean]) for side in samples]
     value = float(statistic(means[0], means[-1])[0])
-    low, high = np.quantile(statistic(drawn[0], drawn[-1]), [1 - ONE_SIDED, ONE_SIDED])
+    outside = expanded(len(texts))
+    low, high = np.quantile(statistic(drawn[0], drawn[-1]), [outside, 1 - outside])
     return Estimate(value, float(low), float(high), len(texts))
 
 
-def share(count: int, n: int) -> Estimate:
+def expanded(n: int) -> float:
+    """The share of draws of `n` texts to leave out at either end.
+
+    Draws spread less than the world does, as a variance divided by n does, and the few texts say
+    little of how much: with 12, intervals of plain percentiles are an eighth too narrow. These
+    are as wide as Student's (Hesterberg, "What teachers should know about the bootstrap", 2015).
+    """
+    if n < 2:
+        return 1 - ONE_SIDED
+    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * _student(n - 1))
+
+
+def _student(freedom: int) -> float:
+    """Student's quantile of `ONE_SIDED` (Abramowitz and Stegun, 26.7.5)."""
+    z = _Z(ONE_SIDED)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / freedom ** (power + 1) for power, term in enumerate(terms))
+
+
+def share(count: int, n: int) -> Share:
     """`count` of `n`, with the exact bounds of Clopper and Pearson (1934): of none of 299, the
     upper one is 1 %."""
     low = 0.0 if count == 0 else _solve(lambda p: _tail(count, n, p) - (1 - ONE_SIDED))
     high = 1.0 if count == n else _solve(lambda p: _tail(count + 1, n, p) - ONE_SIDED)
-    return Estimate(count / n, low, high, n)
+    return Share(count / n, low, high, n)
 
 
 def decide(harm: Estimate, margin: float) -> Decision:
@@ -144,6 +185,8 @@ def decide(harm: Estimate, margin: float) -> Decision:
     if harm.low > margin:
         return Decision(Verdict.FAIL)
     room = margin - harm.value
+    if isinstance(harm, Share):
+        return Decision(Verdict.NOT_RESOLVED, harm.needed(margin) if room > 0 else None)
     needed = (_Z(ONE_SIDED) + _Z(POWER)) * harm.error * math.sqrt(harm.n)
     if room <= 0 or needed > room * math.sqrt(MOST_TEXTS):
         return Decision(Verdict.NOT_RESOLVED)
@@ -156,9 +199,18 @@ def binomial_p(hits: int, n: int) -> float:
 
 
 def _tail(hits: int, n: int, p: float) -> float:
-    """P(X >= hits) of a binomial."""
-    terms = (math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(hits, n + 1))
-    return min(1.0, math.fsum(terms))
+    """P(X >= hits) of a binomial, summed from the side with fewer terms."""
+    if p <= 0 or p >= 1:
+        return float(hits <= 0 or p >= 1)
+    if hits <= n / 2:
+        return 1 - math.fsum(_mass(k, n, p) for k in range(hits))
+    return min(1.0, math.fsum(_mass(k, n, p) for k in range(hits, n + 1)))
+
+
+def _mass(k: int, n: int, p: float) -> float:
+    """P(X = k), by logarithms: of thousands, the powers underflow."""
+    ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return math.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))
 
 
 def _solve(rising: Callable[[float], float]) -> float:
