@@ -193,7 +193,7 @@ class CodebookAverage:
     is free to choose grow until it breaks. Words that little maps to start anew from the batch.
     """
 
-    def __init__(self, book: VectorQuantizer, decay: float = 0.99, alive: float = 0.1) -> None:
+    def __init__(self, book: VectorQuantizer, decay: float = 0.99, alive: float = 0.5) -> None:
         self.book, self._decay, self._alive = book, decay, alive
         self.sums = book.codebook.weight.detach().clone()
         self.counts = torch.zeros(len(self.sums), device=self.sums.device)

@@ -82,6 +82,7 @@ class LanguageModelConfig:
     batch_tokens: int = 65536
     weight_decay: float = 0.1
     code_weights: tuple[float, ...] = ()  # of each code of a frame in the loss; none: all alike
+    average_steps: int = 0  # whose mean is kept as the weights, about; 0 keeps the last step's
     dropout_codes: float = 0.0  # share of input codes replaced at random, so that errors heal
     compile: bool = True
     seed: int = 0

@@ -29,6 +29,7 @@ from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.families.orpheus.weights import sources
 from quaver.precision import find_recipe
+from quaver.train.average import Average
 from quaver.train.codes import code_shard, codec_tag, frame_counts
 from quaver.train.config import DataConfig, LanguageModelConfig
 from quaver.train.data import read_shards
@@ -134,6 +135,7 @@ class LanguageModelTask:
             betas=(0.9, 0.95),
             fused=device.type == "cuda",
         )
+        self._average = Average(self._model, config.average_steps)
         self._layout = tokens.layout
         self._weights = _token_weights(config.code_weights, self._layout, self._orpheus_config)
         self._weights = self._weights.to(device)
@@ -152,31 +154,39 @@ class LanguageModelTask:
         loss.backward()
         nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimiser.step()
+        self._average.update(step)
         return {"loss": loss.detach()}
 
     @torch.no_grad()
     def validate(self) -> Losses:
         """Mean loss in nats a token over the held-out shard."""
         total = count = 0.0
-        for step in range(VALIDATION_BATCHES):
-            inputs, targets = self._held_out.batch(step, self._config.batch_tokens, 0)
-            spoken = float((targets != IGNORE).sum())
-            even = torch.ones_like(self._weights)
-            total += float(self._forward(inputs, targets, even)) * spoken
-            count += spoken
+        even = torch.ones_like(self._weights)
+        with self._average.in_place():
+            for step in range(VALIDATION_BATCHES):
+                inputs, targets = self._held_out.batch(step, self._config.batch_tokens, 0)
+                spoken = float((targets != IGNORE).sum())
+                total += float(self._forward(inputs, targets, even)) * spoken
+                count += spoken
         return {"loss": total / count}
 
     def state(self) -> dict[str, Any]:
-        return {"model": self._model.state_dict(), "optimiser": self._optimiser.state_dict()}
+        return {
+            "model": self._model.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "average": self._average.state(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self._model.load_state_dict(state["model"])
         self._optimiser.load_state_dict(state["optimiser"])
+        self._average.restore(state["average"])
 
     def export(self, folder: Path) -> None:
         """A checkpoint in bfloat16 with Hugging Face's names, its tokenizer and its codec."""
         half = Orpheus(self._orpheus_config, find_recipe("bf16"))
-        half.load_state_dict(self._model.state_dict())
+        with self._average.in_place():
+            half.load_state_dict(self._model.state_dict())
         half.cpu()
         names = sources(self._orpheus_config)
         tensors = {k: v.detach().bfloat16().contiguous() for k, v in named_tensors(half, names)}
