@@ -46,11 +46,15 @@ def test_it_says_the_same(tied, recipe, device):
     model.to(device).eval()
     prompt = (3, 20, 127, 128, 138, 500, 131)  # text, control tokens, codes
     wanted = speak(model, prompt, device)
+    tokens = torch.tensor([[*prompt, *range(138, 138 + 14)]], device=device)
+    forced = model.forced(tokens, 14)
     before = sum(weight.nbytes for weight in model.parameters())
     keep_text_on_host(model)
     after = sum(weight.nbytes for weight in model.parameters())
     assert wanted
     assert wanted and speak(model, prompt, device) == wanted
+    for whole, hosted in zip(forced, model.forced(tokens, 14), strict=True):
+        assert torch.equal(whole, hosted)
     width, bits = MODEL["hidden_size"], 8 if "embed=int8" in recipe else 16
     assert before - after >= 128 * width * bits // 8 * (1 if tied else 2) - 128 * width
     if tied:

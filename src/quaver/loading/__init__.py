@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from quaver.checkpoints.jsonfile import read_json
 from quaver.checkpoints.source import CODEC_FILES, CONFIG, resolve
+from quaver.codecs.snac import Snac
 from quaver.core.errors import CheckpointError, UnsupportedError
 from quaver.core.system import free_memory
+from quaver.core.types import SamplingParams
 from quaver.engine.engine import Engine
-from quaver.engine.fitting import fit_cache
-from quaver.engine.keeping import keeping
+from quaver.engine.fitting import CachePlan, fit_cache
+from quaver.engine.keeping import Keeping, keeping
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
@@ -24,6 +29,36 @@ from quaver.precision.auto import AUTO, RESERVE, choose
 from quaver.precision.devices import DeviceKind, State, default_recipe, recipe_support
 from quaver.quant.apply import quantise
 from quaver.synthesizer import SpeechSynthesizer
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and all that it speaks with. `facts` are for whoever asks what is loaded."""
+
+    folder: Path
+    recipe: Recipe
+    model: Orpheus
+    codec: Snac
+    prompts: OrpheusPrompts
+    sampling: SamplingParams
+    keeping: Keeping
+    plan: CachePlan
+    device: torch.device
+    facts: dict[str, Any]
+
+    @cached_property
+    def synthesizer(self) -> SpeechSynthesizer:
+        """The whole, with an engine and a cache of its own, made when first asked for."""
+        engine = Engine(
+            self.model,
+            slots=self.plan.slots,
+            max_length=self.plan.max_length,
+            keeping=self.keeping,
+            hidden_dtype=self.recipe.format(Role.BACKBONE).dtype,
+            device=self.device,
+        )
+        facts = {**self.facts, "cache_bytes": engine.cache_bytes}
+        return SpeechSynthesizer(self.prompts, engine, self.codec, self.sampling, facts)
 
 
 def load(
@@ -44,6 +79,20 @@ def load(
     codec: folder or hub id of the codec; None takes the one that the checkpoint names.
     slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
     """
+    opened = open_model(model, recipe, device, codec=codec, slots=slots, max_length=max_length)
+    return opened.synthesizer
+
+
+def open_model(
+    model: str | Path = "nano",
+    recipe: str | Recipe | None = None,
+    device: str | None = None,
+    *,
+    codec: str | Path | None = None,
+    slots: int = 4,
+    max_length: int | None = None,
+) -> Loaded:
+    """Load a model and its parts; arguments as for `load`."""
     place = find_device(device)
     folder = resolve(str(model))
     chosen, reason = _recipe(recipe, place, folder.path)
@@ -60,17 +109,11 @@ def load(
             f"the codec has {snac.config.codebook_size} codes a book and the model speaks "
             f"{speech.tokens.codebook_size}; name the codec that the model was trained with"
         )
+    if on_gpu:
+        torch.cuda.empty_cache()  # quantising took far more than its results do
     spec, kv = orpheus.cache_spec, chosen.format(Role.KV)
     free = _free(place) - RESERVE[place.type] / 2  # for what a step computes with
     plan = fit_cache(spec, slots, orpheus.max_positions, kv, free)
-    engine = Engine(
-        orpheus,
-        slots=plan.slots,
-        max_length=plan.max_length,
-        keeping=keeping(plan.kv, spec.layers, orpheus.kv_scales),
-        hidden_dtype=chosen.format(Role.BACKBONE).dtype,
-        device=place,
-    )
     weights = [*orpheus.parameters(), *snac.parameters()]
     facts = {
         "model": folder.name,
@@ -83,10 +126,19 @@ def load(
         "parameters": orpheus.parameter_count + sum(w.numel() for w in snac.parameters()),
         "bytes": sum(w.nbytes for w in weights),
         "step_bytes": orpheus.step_bytes,
-        "cache_bytes": engine.cache_bytes,
     }
-    family = OrpheusPrompts(speech, read_tokenizer(folder.path / "tokenizer.json"))
-    return SpeechSynthesizer(family, engine, snac, read_sampling(folder.path), facts)
+    return Loaded(
+        folder=folder.path,
+        recipe=chosen,
+        model=orpheus,
+        codec=snac,
+        prompts=OrpheusPrompts(speech, read_tokenizer(folder.path / "tokenizer.json")),
+        sampling=read_sampling(folder.path),
+        keeping=keeping(plan.kv, spec.layers, orpheus.kv_scales),
+        plan=plan,
+        device=place,
+        facts=facts,
+    )
 
 
 def _recipe(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -39,6 +41,17 @@ def use_fitting_threads(parameters: int) -> None:
     """
     if parameters < SMALL_MODEL:
         torch.set_num_threads(1)
+
+
+@contextmanager
+def fitting_threads(parameters: int) -> Iterator[None]:
+    """`use_fitting_threads` for the length of a block."""
+    before = torch.get_num_threads()
+    use_fitting_threads(parameters)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def load_codec(folder: Path, device: torch.device) -> Snac:

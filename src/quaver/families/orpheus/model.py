@@ -77,6 +77,7 @@ class Orpheus(nn.Module):
     def forward(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:
         """Tokens [n, t] -> logits [n, t, vocab] over the whole vocabulary, fp32. For a model that
         has all of it on its device."""
+        assert self.first_row == 0, "the head is not whole"
         logits: Tensor = self.head(self.hidden(tokens, store).to(self.head.dtype))
         return logits.float()
 
@@ -92,22 +93,21 @@ class Orpheus(nn.Module):
 
     def hidden(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:
         """Tokens [n, t] -> hidden states [n, t, width]."""
-        assert self.first_row == 0, "the table is not whole"
-        return self._read(self.embed(tokens), store)
+        place = self.embed.weight.device if store is None else store.positions.device
+        return self._read(self._rows(tokens, place), store)
 
     def keep_on_host(self, table: nn.Module, first_row: int) -> None:
         """Read prompts from `table`, on the CPU. Table and head on the device start at row
         `first_row`: only tokens that speech is made of are read and written there."""
         self._host_table, self.first_row = (table,), first_row
 
+    def take_table(self, other: Orpheus) -> None:
+        """Read tokens from the table of `other`, a model of the same shape."""
+        self.embed, self._host_table = other.embed, other._host_table
+
     def prefill(self, prompt: Tensor, store: KVStore) -> Tensor:
         """Prompt tokens [1, t], on the host -> the last hidden state [1, width]."""
-        place = store.positions.device
-        if self._host_table:
-            embedded = self._host_table[0](prompt).to(place)
-        else:
-            embedded = self.embed(prompt.to(place))
-        hidden = self._read(embedded, store)[:, -1]
+        hidden = self.hidden(prompt, store)[:, -1]
         store.advance()
         return hidden
 
@@ -137,6 +137,13 @@ class Orpheus(nn.Module):
             stop = self.config.speech.tokens.end_of_speech - self.first_row
             logits = torch.cat((logits, self.head.rows(hidden, stop, stop + 1)), dim=-1)
         return logits.float()
+
+    def _rows(self, tokens: Tensor, place: torch.device) -> Tensor:
+        """Rows of the whole table, wherever that is, on the device that computes."""
+        if self._host_table is None:
+            return self.embed(tokens.to(place))
+        rows: Tensor = self._host_table[0](tokens.cpu())
+        return rows.to(place)
 
     def _read(self, embedded: Tensor, store: KVStore | None) -> Tensor:
         """Rows of the table [n, t, width] -> hidden states [n, t, width]."""
