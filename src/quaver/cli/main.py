@@ -1,6 +1,7 @@
 """The command line: one file a verb, heavy imports inside the verbs.
 
-Exit status: 0 fine; 1 a gate or check failed; 2 the user's mistake, told in one line; 130 Ctrl-C.
+Exit status: 0 fine; 1 a gate or check failed; 2 the user's mistake, told in one line; 3 a gate was
+not resolved; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import typer
 
 from quaver import __version__
 from quaver.cli import train
+from quaver.cli.compare import compare
 from quaver.cli.doctor import doctor
 from quaver.cli.models import models
 from quaver.cli.output import hang_up, warn
@@ -27,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(say)
 app.command()(quantize)
+app.command()(compare)
 app.command()(models)
 app.command()(doctor)
 app.add_typer(train.app, name="train")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from quaver.audio.encode import StreamWriter
+    from quaver.quantizing.report import Progress as Stage
+    from quaver.quantizing.report import Report
 
 STDOUT = "-"
+STATUS = {"pass": 0, "fail": 1, "not resolved": 3}  # of a verdict, as exit status
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,32 @@ def table_console() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+@contextmanager
+def stages() -> Iterator[Report]:
+    """Bars on stderr, one a stage, while the block runs; yields what moves them."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: Stage) -> None:
+            if stage.stage not in tasks:
+                tasks[stage.stage] = bar.add_task(stage.stage)
+            bar.update(tasks[stage.stage], completed=stage.done, total=stage.total)
+
+        yield show
+
+
+def judge_folders(given: Sequence[str]) -> dict[str, Path]:
+    """Options such as `whisper=FOLDER` as a mapping. InputError for what is none."""
+    pairs = [each.partition("=") for each in given]
+    if bad := [given[k] for k, (name, _, folder) in enumerate(pairs) if not (name and folder)]:
+        raise InputError(f"--judge is {bad[0]!r}; give NAME=FOLDER, such as whisper=models/whisper")
+    return {name: Path(folder) for name, _, folder in pairs}
 
 
 def warn(message: str) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quaver.cli.output import print_json, table_console, warn
+from quaver.cli.output import STATUS, print_json, stages, table_console, warn
+from quaver.core.errors import InputError
 
 if TYPE_CHECKING:
-    from quaver.quantizing.report import Progress, QuantizeReport
+    from quaver.comparing.searching import Searched
+    from quaver.quantizing.report import QuantizeReport
 
 SHOWN = 20  # layers of the table; all are in quaver.json
 
@@ -41,6 +43,32 @@ MinSqnr = Annotated[
     float | None,
     typer.Option(help="Layers below so many dB stay dense; default: by the format."),
 ]
+Gate = Annotated[
+    bool,
+    typer.Option(
+        "--gate", help="Keep the result only if it passes `quaver compare`; report beside it."
+    ),
+]
+Search = Annotated[
+    bool,
+    typer.Option(
+        "--search", help="As --gate, and while it fails keep more layers in high precision."
+    ),
+]
+Gates = Annotated[
+    Path | None,
+    typer.Option(help="Requirements of --gate, as TOML.", exists=True, dir_okay=False),
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Let --gate speak twelve texts only.")]
+Spoken = Annotated[
+    Path | None,
+    typer.Option(
+        "--texts",
+        help="What --gate speaks, one a line; default: ours.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Report as JSON.")]
 
 
@@ -54,45 +82,91 @@ def quantize(
     seed: Seed = 0,
     all_layers: AllLayers = False,
     min_sqnr: MinSqnr = None,
+    gate: Gate = False,
+    search: Search = False,
+    gates: Gates = None,
+    texts: Spoken = None,
+    quick: Quick = False,
     json: Json = False,
-) -> None:
+) -> int:
     """Write MODEL to OUT with its layers in fewer bits.
 
     Works a layer at a time, on any machine. OUT appears when it is whole, and not before.
+    With --gate: exit status 0 if it was kept, 1 if a requirement fails, 3 if one is not resolved.
     """
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
-
+    from quaver.comparing.gated import quantize_gated
+    from quaver.comparing.searching import search as climb
     from quaver.quantizing import quantize as make
 
-    with ExitStack() as stack:
-        bar = stack.enter_context(Bar(console=Console(stderr=True), transient=True))
-        tasks: dict[str, TaskID] = {}
+    judged = gate or search
+    if not judged and (gates or texts or quick):
+        raise InputError("--gates, --texts and --quick belong to --gate and --search; give one")
+    with stages() as show:
 
-        def show(progress: Progress) -> None:
-            if progress.stage not in tasks:
-                tasks[progress.stage] = bar.add_task(progress.stage)
-            bar.update(tasks[progress.stage], completed=progress.done, total=progress.total)
+        def write(chosen: str, folder: Path) -> QuantizeReport:
+            return make(
+                model,
+                folder,
+                chosen,
+                device=device,
+                calibration=calibration,
+                samples=samples,
+                seed=seed,
+                all_layers=all_layers,
+                least_sqnr=min_sqnr,
+                report=show,
+            )
 
-        made = make(
-            model,
-            out,
-            recipe,
-            device=device,
-            calibration=calibration,
-            samples=samples,
-            seed=seed,
-            all_layers=all_layers,
-            least_sqnr=min_sqnr,
-            report=show,
-        )
+        if not judged:
+            _tell(write(recipe, out), out, json, {})
+            return 0
+        options = {"device": device, "gates": gates, "texts": texts, "quick": quick, "seed": seed}
+        if search:
+            return _tell_search(climb(write, model, out, recipe, report=show, **options), out, json)
+        done = quantize_gated(partial(write, recipe), model, out, report=show, **options)
+    _tell(done.made, out, json, {"verdict": done.verdict.value, "proof": str(done.proof)})
+    return STATUS[done.verdict.value]
+
+
+def _tell(made: QuantizeReport, out: Path, json: bool, proof: dict[str, str]) -> None:
+    """What was made, and what became of it; `proof` is empty if nobody asked for any."""
     for layer in made.kept:
         warn(f"{layer.name} stays {layer.format}: {layer.wanted} leaves {layer.sqnr_db:.1f} dB")
     if json:
-        print_json({"out": str(out), **asdict(made)})
-    else:
-        _print(made, out)
+        print_json({"out": str(out), **asdict(made), **proof})
+        return
+    _print(made, out)
+    console = table_console()
+    if proof:
+        fate = "kept" if out.exists() else "not kept"
+        verdict = proof["verdict"].upper()
+        console.print(f"{verdict}: {out} is {fate}; see {proof['proof']}", soft_wrap=True)
+    if out.exists():
+        console.print(f'Try: quaver say --model {out} "Hello."', soft_wrap=True)
+
+
+def _tell_search(found: Searched, out: Path, json: bool) -> int:
+    """All rungs and the one that was kept; returns the exit status."""
+    last = found.rungs[-1]
+    if json:
+        made = {} if found.kept is None else asdict(found.kept.made)
+        print_json(
+            {
+                "out": str(out),
+                **made,
+                "verdict": last.verdict,
+                "rungs": [asdict(rung) for rung in found.rungs],
+                "folder": str(found.folder),
+            }
+        )
+        return STATUS[last.verdict]
+    console = table_console()
+    for rung in found.rungs:
+        told = f"{rung.verdict.upper():<12} {rung.bytes / 1e6:10,.1f} MB  {rung.recipe}"
+        console.print(told, *(rung.failed and [f" ({', '.join(rung.failed)})"]), soft_wrap=True)
+    fate = "is the last of them" if found.kept else "was not made: none passed"
+    console.print(f"{out} {fate}; their reports are in {found.folder}", soft_wrap=True)
+    return STATUS[last.verdict]
 
 
 def _print(made: QuantizeReport, out: Path) -> None:
@@ -110,7 +184,6 @@ def _print(made: QuantizeReport, out: Path) -> None:
         console.print(f"and {len(made.layers) - SHOWN} better ones, in {out / 'quaver.json'}")
     share = made.bytes_after / made.bytes_before
     console.print(
-        f"{out}: {made.recipe}, {made.bytes_after / 1e6:,.1f} MB, {share:.0%} of "
-        f'{made.bytes_before / 1e6:,.1f} MB. Try: quaver say --model {out} "Hello."',
-        soft_wrap=True,
+        f"{made.recipe}: {made.bytes_after / 1e6:,.1f} MB, {share:.0%} of "
+        f"{made.bytes_before / 1e6:,.1f} MB"
     )

@@ -1,0 +1,1 @@
+"""The parts of `report.html`, one module each; `comparing.page` puts them together."""
