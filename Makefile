@@ -33,10 +33,12 @@ format: $(VENV)/developer
 gpu-check:
 	PYTHONPATH=src $(PYTHON) scripts/gpu_check.py
 
-# What tests need besides Python packages: flite speaks the sentences that nano is judged against.
+# What tests need besides Python packages: flite speaks the sentences that nano is judged against, and
+# a browser opens the reports.
 system:
-	if ! command -v flite >/dev/null; then \
-		$$(command -v sudo) apt-get update -q && $$(command -v sudo) apt-get install -y -q flite; fi
+	if ! command -v flite >/dev/null || ! command -v chromium >/dev/null; then \
+		$$(command -v sudo) apt-get update -q && \
+		$$(command -v sudo) apt-get install -y -q --no-install-recommends flite chromium; fi
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -173,6 +173,12 @@ def test_a_panel_is_read_by_all_voices_in_turn():
     assert len({item.key for item in items}) == 36
 
 
+def test_models_that_know_emotion_tags_read_some():
+    plain, tagged = (make_panel(("ada",), None, quick=True, runs=1, tags=t) for t in (False, True))
+    assert tagged.texts[: len(plain)] == plain.texts
+    assert all("<" in text for text in tagged.texts[len(plain) :]) and len(tagged) == len(plain) + 8
+
+
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="holds something else"):

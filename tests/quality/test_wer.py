@@ -137,3 +137,7 @@ def test_unusable_sound_is_refused(judge):
         judge.transcribe(np.zeros(100, dtype=np.float32), 4000)
     with pytest.raises(InputError, match="finite"):
         judge.transcribe(np.full(100, np.nan, dtype=np.float32), 16_000)
+
+
+def test_sounds_are_no_words():
+    assert normalise("Well <laugh> that is it.") == "well that is it"

@@ -102,7 +102,8 @@ def compare(
     reference = _exact(reference, device)
     sides = {REFERENCE: reference.open(device), CANDIDATE: candidate.open(device)}
     check_alike(sides[REFERENCE], sides[CANDIDATE])
-    panel = make_panel(sides[REFERENCE].prompts.voices, texts, quick, seeds)
+    speaker = sides[REFERENCE].prompts
+    panel = make_panel(speaker.voices, texts, quick, seeds, speaker.reads_tags)
     setup = _setup(sides, panel, seed, metrics)
     ledger = Ledger(out, setup)
     with fitting_threads(sides[REFERENCE].model.parameter_count):
@@ -141,7 +142,7 @@ def _fixed(
         for name, metric in metrics.items()
         if not isinstance(metric, NotMeasured) and metric.kind is Kind.PAIRED
     }
-    decoded = _decode(sides, said, judges, seed, _told(report, "decoding", len(said)))
+    decoded = decode_both(sides, said, judges, seed, _told(report, "decoding", len(said)))
     batched = in_batch(sides[REFERENCE], said) if said else NotMeasured("nothing was said")
     found = forced_findings(replays, control, batched)
     return [*found, *codec_findings(decoded, judges)], replays
@@ -233,7 +234,7 @@ def _control(
     return replay(exact, reference, said, lambda done: None)
 
 
-def _decode(
+def decode_both(
     sides: Mapping[str, Loaded],
     said: Sequence[tuple[str, Spoken]],
     metrics: Mapping[str, Metric],

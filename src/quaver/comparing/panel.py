@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quaver.core.errors import InputError
-from quaver.quality.panel import PLAIN_SENTENCES
+from quaver.quality.panel import PLAIN_SENTENCES, TAGGED_SENTENCES
 
 QUICK = 12  # texts
 MAX_TEXTS, MAX_CHARS, MAX_SEEDS = 2000, 400, 20
@@ -46,12 +46,16 @@ class Panel:
         return len(self.texts) * self.runs
 
 
-def make_panel(voices: Sequence[str], file: Path | None, quick: bool, runs: int) -> Panel:
-    """Our sentences, or a file's, one a line. InputError for a file that has none or too much."""
+def make_panel(
+    voices: Sequence[str], file: Path | None, quick: bool, runs: int, tags: bool = False
+) -> Panel:
+    """Our sentences, with those that have emotion `tags` if the model knows them, or a file's, one
+    a line. InputError for a file that has none or too much."""
     if not 1 <= runs <= MAX_SEEDS:
         raise InputError(f"--seeds is {runs}; allowed is 1 to {MAX_SEEDS}")
     texts = PLAIN_SENTENCES if file is None else tuple(_lines(file))
-    return Panel(texts[:QUICK] if quick else texts, tuple(voices), runs)
+    texts = texts[:QUICK] if quick else texts
+    return Panel(texts + TAGGED_SENTENCES if tags and file is None else texts, tuple(voices), runs)
 
 
 def _lines(file: Path) -> list[str]:

@@ -51,8 +51,14 @@ DEFAULTS: Mapping[str, Gate] = MappingProxyType(
     {
         # a rise of under 5 %; at low error rates no panel could show that, so half a point will do
         "words": Gate("wer", Measure.CHANGE, 0.005, relative=0.05),
+        # what words need thousands of, this tells in dozens; wrong words score 4 less
+        "fit": Gate("alignment", Measure.CHANGE, 0.1),  # nats a frame
+        # the bundled voices are 4 to 7 dB from each other, and 0.5 from themselves
+        "voice": Gate("voice", Measure.CHANGE, 0.5),  # dB
         "noise": Gate("pause-noise", Measure.CHANGE, 3.0),  # dB
         "opinion": Gate("mos", Measure.CHANGE, 0.2),  # points
+        # four-bit weights are just below, and planted damage begins just above; see docs/quality.md
+        "choices": Gate("kl", Measure.LEVEL, 0.1),  # nats a code
         "spectrum": Gate("spectral-correlation", Measure.LEVEL, 0.95),
         "failures": Gate("failures", Measure.LEVEL, 0.01),
         "speed": Gate("rtf", Measure.CHANGE, 0.0, relative=0.10),

@@ -5,6 +5,8 @@ them, and those that the small recogniser of `metrics.wer` plainly could not fol
 that an error points at the voice and not at the judge. About half still had an error by one voice;
 the word error rate of the voices on all sixty is 3.7 % (slt), 1.2 % (rms) and 4.6 % (awb).
 Training texts never contain them.
+
+Models that know sounds besides words read a few more, one for each sound.
 """
 
 from __future__ import annotations
@@ -72,3 +74,15 @@ PLAIN_SENTENCES: tuple[str, ...] = (
     "The market is full of people on Saturday morning.",
 )
 """Everyday sentences of 6 to 14 words: no digits, no names."""
+
+TAGGED_SENTENCES: tuple[str, ...] = (
+    "You should have seen his face <laugh> when the lights went out.",
+    "I told you so <chuckle> but you would not listen.",
+    "It has been a very long day <sigh> and it is not over yet.",
+    "Excuse me <cough> I have had this cold for a week.",
+    "I miss the old house <sniffle> more than I can say.",
+    "Not another meeting <groan> we had three of them today.",
+    "I should go to bed <yawn> before I fall asleep here.",
+    "Look behind you <gasp> there is somebody at the window.",
+)
+"""One for each emotion tag of the released Orpheus models."""

@@ -42,6 +42,7 @@ _CLOCK = re.compile(r"\b(\d{1,2}):(\d\d)\b")
 _ORDINAL = re.compile(r"\b(\d+)(?:st|nd|rd|th)\b")
 _DECIMAL = re.compile(r"\b(\d+)\.(\d+)\b")
 _NUMBER = re.compile(r"\d+")
+_TAG = re.compile(r"<[a-z]+>")  # a sound to make, such as <laugh>
 _NOT_WORD = re.compile(r"[^a-z' ]+")
 
 
@@ -85,12 +86,12 @@ def year_words(value: int) -> str:
 def normalise(text: str) -> str:
     """`text` as lower-case words parted by single spaces, with numbers spelled out.
 
-    Contractions keep their apostrophe, all other punctuation goes. Numbers of four digits that
-    look like years (1100 to 1999, no comma) are read as years; longer than nine digits, digit by
-    digit. Applying it twice changes nothing.
+    Contractions keep their apostrophe; all other punctuation and <tags> go. Numbers of four digits
+    that look like years (1100 to 1999, no comma) are read as years; longer than nine digits, digit
+    by digit. Applying it twice changes nothing.
     """
     text = text.lower().replace("\u2019", "'").replace("&", " and ").replace("%", " percent ")
-    text = _MONEY.sub(_money, text)
+    text = _MONEY.sub(_money, _TAG.sub(" ", text))
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", _CLOCK.sub(_clock, _mark_years(text)))
     text = _ORDINAL.sub(lambda m: f" {_read(m[1], ordinal=True)} ", text)
     text = _DECIMAL.sub(lambda m: f" {_read(m[1])} point {_one_by_one(m[2])} ", text)

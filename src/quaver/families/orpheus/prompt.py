@@ -42,6 +42,11 @@ class OrpheusPrompts:
         return self._config.voices
 
     @property
+    def reads_tags(self) -> bool:
+        """Whether emotion tags such as <laugh> mean something: to models of bytes they may not."""
+        return not self._config.alphabet or "<" in self._config.alphabet
+
+    @property
     def comfortable_chars(self) -> int:
         return self._config.comfortable_chars
 
