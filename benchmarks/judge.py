@@ -50,7 +50,7 @@ MODEL, RECIPE = "nano", "fp32"
 LEFT_OUT = {"mos", "estoi", "pesq", "speaker-similarity", "pitch", "pitch-voicing", "mr-stft"}
 GATES = {name: gate for name, gate in DEFAULTS.items() if name not in ("opinion", "speed")}
 CLEAN = DAMAGES[0]
-TEXTS = PLAIN_SENTENCES[:40]
+TEXTS = PLAIN_SENTENCES[:24]
 FRAMES = "frames"  # what the whole model said, in the pool's folder
 DRAWN = 60  # texts of a trial: those of a default comparison
 SEEDS = 3  # of the whole model; of broken ones the first alone is heard
@@ -117,7 +117,7 @@ def make_pool(work: Path, damage: Damage) -> None:
     metrics = {name: each for name, each in judges().items() if each.kind is not Kind.PAIRED}
     ledger = Ledger(work / slug(damage), {"damage": damage.name, "metrics": sorted(metrics)})
     anew = side.model is not whole.model or side.keeping is not whole.keeping
-    for name, item in utterances(whole.prompts.voices, SEEDS if damage is CLEAN else 1):
+    for name, item in utterances(whole.prompts.voices, SEEDS if damage == CLEAN else 1):
         if ledger.get(name) is not None:
             continue
         if anew or (damage.voice is not None and damage.voice[0] == item.voice):
@@ -199,7 +199,7 @@ def trial(
             seeds = random.permutation(SEEDS)
             for side, seed in zip(heard, seeds, strict=True):
                 pool = pools[(damage if side == CANDIDATE else CLEAN).name]
-                own = int(seed) if side != CANDIDATE or damage is CLEAN else 0
+                own = int(seed) if side != CANDIDATE or damage == CLEAN else 0
                 found = pool.get(f"{number:02d}-{voice}-{own}")
                 assert found is not None, "the pool is whole"
                 heard[side].append((Item(place, text, voice, run), found["heard"]))
@@ -288,7 +288,7 @@ def main() -> int:
             workers.submit(make_frames, wanted.work, k, wanted.jobs) for k in range(wanted.jobs)
         ]:
             share.result()
-        needed = [CLEAN, *(each for each in kinds if each is not CLEAN)]
+        needed = [CLEAN, *(each for each in kinds if each != CLEAN)]
         for pool in [workers.submit(make_pool, wanted.work, each) for each in needed]:
             pool.result()
         studies = [

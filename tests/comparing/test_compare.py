@@ -124,6 +124,25 @@ def test_what_was_heard_is_not_made_again(tiny_checkpoint, tmp_path, texts, judg
         run(tiny_checkpoint, tiny_checkpoint, out, texts, recipe="nf4")
 
 
+def test_speech_of_the_reference_is_taken_over(tiny_checkpoint, tmp_path, texts, judges):
+    first = run(tiny_checkpoint, tiny_checkpoint, tmp_path / "a", texts, recipe="int8")
+    heard = judges["loudness"].heard
+    again = run(
+        tiny_checkpoint, tiny_checkpoint, tmp_path / "b", texts, recipe="nf4", like=tmp_path / "a"
+    )
+    assert judges["loudness"].heard == heard + len(TEXTS), "the candidate alone spoke"
+    assert finding(again, "loudness").reference == finding(first, "loudness").reference
+    assert finding(again, "loudness").null == finding(first, "loudness").null
+    assert isinstance(finding(again, "rtf").change, NotMeasured)
+    for side in ("reference", "again"):
+        old, new = (sorted((tmp_path / x / "audio" / side).iterdir()) for x in "ab")
+        assert [path.read_bytes() for path in old] == [path.read_bytes() for path in new]
+    with pytest.raises(InputError, match="another seed;"):
+        run(tiny_checkpoint, tiny_checkpoint, tmp_path / "c", texts, seed=1, like=tmp_path / "a")
+    with pytest.raises(InputError, match="is no comparison"):
+        run(tiny_checkpoint, tiny_checkpoint, tmp_path / "c", texts, like=tmp_path)
+
+
 def test_models_that_cannot_be_compared(tiny_checkpoint, tmp_path, texts, judges):
     other = tmp_path / "other"
     shutil.copytree(tiny_checkpoint, other)

@@ -35,6 +35,14 @@ Judge = Annotated[
     list[str] | None,
     typer.Option(help="NAME=FOLDER of a stronger judge: whisper, wavlm or utmos. Repeatable."),
 ]
+Like = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a comparison with the same reference; takes its speech over.",
+        exists=True,
+        file_okay=False,
+    ),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="The first twelve texts only.")]
 Seeds = Annotated[int, typer.Option(help="How often each text is spoken, 1 to 20.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**40, help="Of all that is drawn.")]
@@ -51,6 +59,7 @@ def compare(
     texts: Texts = None,
     gates: Gates = None,
     judge: Judge = None,
+    like: Like = None,
     quick: Quick = False,
     seeds: Seeds = 1,
     seed: Seed = 0,
@@ -76,6 +85,7 @@ def compare(
             texts=texts,
             gates=gates,
             judges=judge_folders(judge or ()),
+            like=like,
             quick=quick,
             seeds=seeds,
             seed=seed,

@@ -23,7 +23,15 @@ from quaver.comparing.findings import codec_findings, forced_findings, speech_fi
 from quaver.comparing.forced import Replay, in_batch, replay
 from quaver.comparing.ledger import Ledger
 from quaver.comparing.panel import Panel, make_panel
-from quaver.comparing.speaking import AGAIN, CANDIDATE, REFERENCE, SIDES, speak_panel
+from quaver.comparing.speaking import (
+    AGAIN,
+    CANDIDATE,
+    REFERENCE,
+    SIDES,
+    refuse_unlike,
+    speak_panel,
+    take_over,
+)
 from quaver.comparing.swaps import Swap, parts_of, swap
 from quaver.core.errors import InputError
 from quaver.loading import Loaded, open_model
@@ -84,6 +92,7 @@ def compare(
     texts: Path | None = None,
     gates: Path | None = None,
     judges: Mapping[str, Path] = NO_JUDGES,
+    like: Path | None = None,
     quick: bool = False,
     seeds: int = 1,
     seed: int = 0,
@@ -93,9 +102,11 @@ def compare(
     """Measure `candidate` against `reference`, keep what is made in the folder `out`, and decide.
 
     judges: folders of weights of judges that are too large to bring, by the names of
-    `quality.metrics.JUDGES`. Stopped half-way, the same call goes on. Raises InputError or
-    CheckpointError before the long work: for models that cannot be compared, a panel, gates or
-    judges that cannot be read.
+    `quality.metrics.JUDGES`.
+    like: the folder of a comparison with the same reference, whose speech is taken over; its speed
+    is not, which depends on what else the machine did.
+    Stopped half-way, the same call goes on. Raises InputError or CheckpointError before the long
+    work: for models that cannot be compared, a panel, gates or judges that cannot be read.
     """
     wanted = DEFAULTS if gates is None else read_gates(gates)
     metrics = find_metrics(judges)
@@ -105,7 +116,13 @@ def compare(
     speaker = sides[REFERENCE].prompts
     panel = make_panel(speaker.voices, texts, quick, seeds, speaker.reads_tags)
     setup = _setup(sides, panel, seed, metrics)
-    ledger = Ledger(out, setup)
+    if like is None:
+        ledger = Ledger(out, setup)
+    else:
+        then, earlier = Ledger.opened(like)
+        refuse_unlike(like, then, setup)
+        ledger = Ledger(out, setup)
+        take_over(like, earlier, out, ledger)
     with fitting_threads(sides[REFERENCE].model.parameter_count):
         said = _said(sides[REFERENCE], panel, seed, report)
         control = _control(reference, sides[REFERENCE], said, device)

@@ -7,7 +7,7 @@ off is made again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,26 @@ class Ledger:
     def get(self, name: str) -> dict[str, Any] | None:
         return self._entries.get(name)
 
+    def entries(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """All of them, by name, as they came."""
+        return iter(self._entries.items())
+
     def add(self, name: str, entry: Mapping[str, Any]) -> None:
         """Keep an entry; it is on disk when this returns."""
         self._entries[name] = dict(entry)
         line = json.dumps({"name": name, **entry}, allow_nan=False)
         with self._path.open("a", encoding="utf-8") as opened:
             opened.write(line + "\n")
+
+    @classmethod
+    def opened(cls, folder: Path) -> tuple[dict[str, Any], Ledger]:
+        """The ledger of a folder, and what it says that it compares. InputError if it has none."""
+        try:
+            with (folder / NAME).open(encoding="utf-8") as opened:
+                setup = json.loads(opened.readline())
+        except (OSError, UnicodeDecodeError, ValueError):
+            raise InputError(f"{folder} is no comparison: it has no {NAME}") from None
+        return setup, cls(folder, setup)
 
     def _read(self, wanted: str) -> None:
         try:

@@ -7,6 +7,7 @@ Sides take turns text by text, so that whatever else the machine does falls on a
 from __future__ import annotations
 
 import math
+import shutil
 import wave
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from quaver.audio.decode import read
 from quaver.audio.encode import save
 from quaver.comparing.ledger import Ledger
 from quaver.comparing.panel import Item, Panel
+from quaver.core.errors import InputError
 from quaver.core.types import Audio
 from quaver.loading import Loaded
 from quaver.quality.metrics.metric import Kind, Metric, NotMeasured, Score, Speech
@@ -27,6 +29,9 @@ REFERENCE, AGAIN, CANDIDATE = "reference", "again", "candidate"
 SIDES = (REFERENCE, CANDIDATE, AGAIN)
 SEEDS = {REFERENCE: 0, AGAIN: 100_000, CANDIDATE: 200_000}  # so that no two utterances share one
 RTF = "rtf"
+ELSEWHERE = NotMeasured(
+    "the reference spoke in an earlier comparison, on a machine with other work"
+)
 NO_TWIN = NotMeasured("the reference made no sound to compare with")
 Heard = dict[str, dict[str, Any]]  # by metric: value and weight, or a reason
 
@@ -62,6 +67,37 @@ def speak_panel(
             done += 1
             progress(done)
     return found
+
+
+def refuse_unlike(before: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """InputError unless two comparisons, by what they say of themselves, differ in their candidates
+    alone."""
+    if changed := sorted(key for key in now if _shared(then, key) != _shared(now, key)):
+        raise InputError(
+            f"{before} has another {', '.join(changed)}; --like takes a comparison that differs in "
+            "its candidate alone"
+        )
+
+
+def take_over(before: Path, earlier: Ledger, folder: Path, ledger: Ledger) -> None:
+    """Give `ledger` the reference's utterances of an earlier comparison, in the folder `before`."""
+    for name, kept in earlier.entries():
+        side, _, key = name.partition("/")
+        if side == CANDIDATE or ledger.get(name) is not None:
+            continue
+        if (source := sound_path(before, side, key)).exists():
+            place = sound_path(folder, side, key)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, place)
+        ledger.add(name, {**kept, "heard": {**kept["heard"], RTF: entry(ELSEWHERE)}})
+
+
+def _shared(setup: Mapping[str, Any], key: str) -> Any:
+    """What a set-up says of `key`, candidate left out."""
+    value = setup.get(key)
+    if key == CANDIDATE:
+        return None
+    return value.get(REFERENCE) if key == "weights" and isinstance(value, Mapping) else value
 
 
 def _heard(

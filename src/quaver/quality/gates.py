@@ -57,8 +57,8 @@ DEFAULTS: Mapping[str, Gate] = MappingProxyType(
         "voice": Gate("voice", Measure.CHANGE, 0.5),  # dB
         "noise": Gate("pause-noise", Measure.CHANGE, 3.0),  # dB
         "opinion": Gate("mos", Measure.CHANGE, 0.2),  # points
-        # four-bit weights are just below, and planted damage begins just above; see docs/quality.md
-        "choices": Gate("kl", Measure.LEVEL, 0.1),  # nats a code
+        # four bits are below on the bundled voice, and damage above; see docs/quality.md
+        "choices": Gate("kl", Measure.LEVEL, 0.05),  # nats a code
         "spectrum": Gate("spectral-correlation", Measure.LEVEL, 0.95),
         "failures": Gate("failures", Measure.LEVEL, 0.01),
         "speed": Gate("rtf", Measure.CHANGE, 0.0, relative=0.10),
