@@ -43,6 +43,7 @@ from quaver.quality.gates import DEFAULTS, judge, overall
 from quaver.quality.metrics import find_metrics
 from quaver.quality.metrics.metric import Kind, Metric, NotMeasured, Speech
 from quaver.quality.panel import PLAIN_SENTENCES
+from quaver.quality.stats import Verdict
 from quaver.quantizing.speech import speak as say_codes
 
 MODEL, RECIPE = "nano", "fp32"
@@ -53,7 +54,7 @@ CLEAN = DAMAGES[0]
 TEXTS = PLAIN_SENTENCES[:24]
 FRAMES = "frames"  # what the whole model said, in the pool's folder
 DRAWN = 60  # texts of a trial: those of a default comparison
-SEEDS = 3  # of the whole model; of broken ones the first alone is heard
+SEEDS = 3  # of the whole model, and of what is as good; of broken ones the first alone is heard
 FORCED_TEXTS = 8
 Samples = NDArray[np.float32]
 
@@ -117,7 +118,7 @@ def make_pool(work: Path, damage: Damage) -> None:
     metrics = {name: each for name, each in judges().items() if each.kind is not Kind.PAIRED}
     ledger = Ledger(work / slug(damage), {"damage": damage.name, "metrics": sorted(metrics)})
     anew = side.model is not whole.model or side.keeping is not whole.keeping
-    for name, item in utterances(whole.prompts.voices, SEEDS if damage == CLEAN else 1):
+    for name, item in utterances(whole.prompts.voices, SEEDS if damage.mild else 1):
         if ledger.get(name) is not None:
             continue
         if anew or (damage.voice is not None and damage.voice[0] == item.voice):
@@ -199,7 +200,7 @@ def trial(
             seeds = random.permutation(SEEDS)
             for side, seed in zip(heard, seeds, strict=True):
                 pool = pools[(damage if side == CANDIDATE else CLEAN).name]
-                own = int(seed) if side != CANDIDATE or damage == CLEAN else 0
+                own = int(seed) if side != CANDIDATE or damage.mild else 0
                 found = pool.get(f"{number:02d}-{voice}-{own}")
                 assert found is not None, "the pool is whole"
                 heard[side].append((Item(place, text, voice, run), found["heard"]))
@@ -224,8 +225,8 @@ def fixed(damage: Damage) -> tuple[list[Finding], list[Any]]:
     return [*forced_findings(replays, none, none), *codec_findings(decoded, metrics)], swaps
 
 
-def study(work: Path, damage: Damage, trials: int, runs: int) -> dict[str, Any]:
-    """Many trials of one kind of damage."""
+def study(work: Path, damage: Damage, trials: int, sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Many trials of one kind of damage, for each number of seeds a text."""
     torch.set_num_threads(1)
     metrics = judges()
     spoken = sorted(name for name, each in metrics.items() if each.kind is not Kind.PAIRED)
@@ -235,44 +236,42 @@ def study(work: Path, damage: Damage, trials: int, runs: int) -> dict[str, Any]:
     }
     without_chance, swaps = fixed(damage)
     voices = open_model(MODEL, RECIPE, "cpu", slots=1).prompts.voices
-    verdicts, failed, passed, blamed = (
-        Counter[str](),
-        Counter[str](),
-        Counter[str](),
-        Counter[str](),
-    )
-    for number in range(trials):
-        random = np.random.default_rng((number, runs))
-        free = trial(pools, damage, metrics, voices, runs, random)
-        findings = [*without_chance, *free]
-        outcomes = judge(GATES, findings)
-        verdicts[overall(outcomes).value] += 1
-        for outcome in outcomes:
-            failed[outcome.name] += outcome.decision.verdict == "fail"
-            passed[outcome.name] += outcome.decision.verdict == "pass"
-        blamed.update(culprits(outcomes, findings, swaps))
     kl = next(each.candidate for each in without_chance if each.metric == "kl")
-    row = {
-        "damage": damage.name,
-        "mild": damage.mild,
-        "utterances": DRAWN * runs,
-        "trials": trials,
-        "verdicts": dict(verdicts),
-        "failed": {name: count for name, count in failed.items() if count},
-        "passed": {name: count for name, count in passed.items() if count},
-        "blamed": dict(blamed),
-        "may_be_blamed": list(damage.culprits),
-        "kl": getattr(kl, "value", None),
-        "kl_by_part": {each.part.name: each.kl.value for each in swaps},
-    }
-    print(json.dumps(row), flush=True)
-    return row
+    rows = []
+    for runs in sizes:
+        counts = {name: Counter[str]() for name in ("verdicts", "failed", "passed", "blamed")}
+        for number in range(trials):
+            random = np.random.default_rng((number, runs))
+            free = trial(pools, damage, metrics, voices, runs, random)
+            findings = [*without_chance, *free]
+            outcomes = judge(GATES, findings)
+            counts["verdicts"].update([overall(outcomes).value])
+            for outcome in outcomes:
+                kind = {Verdict.FAIL: "failed", Verdict.PASS: "passed"}.get(
+                    outcome.decision.verdict
+                )
+                if kind is not None:
+                    counts[kind].update([outcome.name])
+            counts["blamed"].update(culprits(outcomes, findings, swaps))
+        row = {
+            "damage": damage.name,
+            "mild": damage.mild,
+            "utterances": DRAWN * runs,
+            "trials": trials,
+            **{name: dict(found) for name, found in counts.items()},
+            "may_be_blamed": list(damage.culprits),
+            "kl": getattr(kl, "value", None),
+            "kl_by_part": {each.part.name: each.kl.value for each in swaps},
+        }
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="a folder for the pool; goes on")
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 5], help="seeds a text")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="+", help="kinds of damage whose names hold these words")
@@ -292,11 +291,10 @@ def main() -> int:
         for pool in [workers.submit(make_pool, wanted.work, each) for each in needed]:
             pool.result()
         studies = [
-            workers.submit(study, wanted.work, damage, wanted.trials, runs)
+            workers.submit(study, wanted.work, damage, wanted.trials, wanted.runs)
             for damage in kinds
-            for runs in wanted.runs
         ]
-        rows = [each.result() for each in studies]
+        rows = [row for each in studies for row in each.result()]
     if wanted.out:
         pool = {"texts": len(TEXTS), "voices": 3, "seeds": SEEDS, "recipe": RECIPE}
         write_result(wanted.out, {"model": MODEL, "pool": pool, "rows": rows})

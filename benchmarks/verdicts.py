@@ -27,7 +27,9 @@ from quaver.quantizing import quantize
 EXACT = "fp32"
 
 
-def verdict(model: str, recipe: str, work: Path, like: Path | None, quick: bool) -> dict[str, Any]:
+def verdict(
+    model: str, recipe: str, work: Path, quick: bool, like: Path | None = None
+) -> dict[str, Any]:
     """One recipe's report, shortened."""
     made, proof = work / f"made-{recipe}", work / f"proof-{recipe}"
     candidate = Named(model, recipe)
@@ -72,13 +74,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     wanted = parser.parse_args()
     first, *others = wanted.recipes
-    rows = [verdict(wanted.model, first, wanted.work, None, wanted.quick)]
     like = wanted.work / f"proof-{first}"
+    # torch's threads do not survive a fork: nothing is computed in this process
     with ProcessPoolExecutor(wanted.jobs) as workers:
-        asked = [
-            workers.submit(verdict, wanted.model, recipe, wanted.work, like, wanted.quick)
-            for recipe in others
-        ]
+        shared = (wanted.work, wanted.quick)
+        rows = [workers.submit(verdict, wanted.model, first, *shared).result()]
+        asked = [workers.submit(verdict, wanted.model, each, *shared, like) for each in others]
         rows += [each.result() for each in asked]
     if wanted.out:
         write_result(wanted.out, {"model": wanted.model, "reference": EXACT, "recipes": rows})

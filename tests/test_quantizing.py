@@ -292,7 +292,7 @@ def test_a_static_scale_is_the_largest_input_that_was_seen(watched):
     out, _ = watched
     weights = load_file(out / "model.safetensors")
     scales = [v for k, v in weights.items() if k.endswith("down_proj.input_scale")]
-    assert len(scales) == 6
+    assert len(scales) == json.loads((out / "config.json").read_text())["num_hidden_layers"]
     assert all(1e-4 < float(scale) < 1.0 for scale in scales)
     assert len({float(scale) for scale in scales}) > 1
 
@@ -309,7 +309,6 @@ def test_an_fp8_cache_is_calibrated(tmp_path):
     assert model.kv_scales.flatten().tolist() == pytest.approx(list(scales.values())[: 2 * layers])
     voice = quaver.load(out, device="cpu")
     dense = quaver.load(out, "fp8,kv=bf16", "cpu")
-    # twelve hundred bytes a position shrink to half
     assert voice.info()["cache_bytes"] * 2 == dense.info()["cache_bytes"]
     assert len(voice.generate("Hello there.", seed=1).samples)
     reference = LlamaForCausalLM.from_pretrained(out)  # transformers knows them too

@@ -48,7 +48,9 @@ def test_a_command_runs(line, folder):
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr.decode()
+    # a comparison of few texts may well fail something, or not resolve it
+    statuses = (0, 1, 3) if words[1] == "compare" else (0,)
+    assert done.returncode in statuses, done.stderr.decode()
     if player:
         assert done.stdout.startswith(b"RIFF")
     elif "--out" in words:

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from command import ENVIRONMENT, quaver
 
 import quaver as package
+from command import ENVIRONMENT, quaver
 from quaver.checkpoints import source
 from quaver.cli import doctor
 from quaver.cli.main import run

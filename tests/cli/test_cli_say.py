@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import ENVIRONMENT, SHORT, command, files, quaver
 
+from command import ENVIRONMENT, SHORT, command, files, quaver
 from quaver.audio.decode import read
 from quaver.audio.encode import FORMATS
 from quaver.cli.main import run

@@ -17,7 +17,7 @@ from quaver.comparing.panel import Item, make_panel
 from quaver.comparing.report import content
 from quaver.core.errors import ConfigError, InputError
 from quaver.quality.finding import Layer
-from quaver.quality.gates import overall
+from quaver.quality.gates import DEFAULTS, overall
 from quaver.quality.metrics import find_metrics
 from quaver.quality.metrics.metric import Kind, NotMeasured, Score
 from quaver.quality.stats import Estimate, Verdict
@@ -252,16 +252,8 @@ def test_the_verb(tiny_checkpoint, tmp_path, texts):
     assert {row["name"] for row in report["requirements"]} >= {"words", "failures", "speed"}
 
 
-GATES = """
-[gates]
-words = { enabled = false }
-noise = { enabled = false }
-opinion = { enabled = false }
-spectrum = { enabled = false }
-failures = { enabled = false }
-speed = { enabled = false }
-choices = { metric = "kl", measure = "level", margin = %s }
-"""
+OFF = "".join(f"[gates.{name}]\nenabled = false\n" for name in DEFAULTS if name != "choices")
+GATES = OFF + "[gates.choices]\nmargin = %s\n"
 
 
 @pytest.mark.parametrize(("margin", "status", "verdict"), [(1.0, 0, "pass"), (0.0, 1, "fail")])

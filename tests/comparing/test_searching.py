@@ -12,13 +12,11 @@ from quaver.comparing.swaps import Part, Swap
 from quaver.core.errors import InputError
 from quaver.loading import open_model
 from quaver.precision import Format, Role, find_recipe
+from quaver.quality.gates import DEFAULTS
 from quaver.quality.stats import Estimate
 from quaver.quantizing import quantize
 
-NO_GATES = "".join(
-    f"{name} = {{ enabled = false }}\n"
-    for name in ("words", "noise", "opinion", "spectrum", "failures", "speed")
-)
+OFF = "".join(f"[gates.{name}]\nenabled = false\n" for name in DEFAULTS if name != "choices")
 
 
 @pytest.fixture
@@ -29,8 +27,7 @@ def asked(tmp_path, monkeypatch):
     texts.write_text("Hi.\nGo on.")
 
     def options(margin):
-        choices = f'choices = {{ metric = "kl", measure = "level", margin = {margin} }}\n'
-        gates.write_text(f"[gates]\n{NO_GATES}{choices}")
+        gates.write_text(f"{OFF}[gates.choices]\nmargin = {margin}\n")
         return {"device": "cpu", "texts": texts, "gates": gates}
 
     return options

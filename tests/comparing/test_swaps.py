@@ -90,15 +90,16 @@ def swaps(**kl):
     ]
 
 
-def verdicts(words=0.0, spectrum=0.99):
+def verdicts(words=0.0, spectrum=0.99, snr=120.0):
     gates = {
         "words": Gate("wer", Measure.CHANGE, 0.01),
         "spectrum": Gate("spectral-correlation", Measure.LEVEL, 0.95),
     }
-    exact = Estimate(words, words, words, 9), Estimate(spectrum, spectrum, spectrum, 9)
+    exact = [Estimate(x, x, x, 9) for x in (words, spectrum, snr)]
     findings = [
         Finding("wer", Layer.SPEECH, "", False, "", NONE, NONE, exact[0], NONE),
         Finding("spectral-correlation", Layer.CODEC, "", True, "", NONE, exact[1], NONE, NONE),
+        Finding("snr", Layer.CODEC, "", True, "", NONE, exact[2], NONE, NONE),
     ]
     return judge(gates, findings), findings
 
@@ -113,6 +114,9 @@ def verdicts(words=0.0, spectrum=0.99):
         ({"words": 0.2}, {"backbone": 0.4, "layer_0": 0.01, "layer_1": 0.4}, ["layer 1"]),
         ({"spectrum": 0.8}, {"backbone": 0.001}, ["codec"]),
         ({"spectrum": 0.8, "words": 0.2}, {"head": 0.3}, ["codec", "head"]),
+        ({"words": 0.2, "snr": 28.0}, {"head": 0.001}, ["codec"]),
+        ({"words": 0.2, "snr": 50.0}, {"head": 0.001}, [AROUND]),
+        ({"snr": 28.0}, {"head": 0.001}, []),
     ],
 )
 def test_the_part_that_did_it_is_named(harm, kl, names):

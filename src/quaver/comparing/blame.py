@@ -8,11 +8,12 @@ from quaver.comparing.swaps import Swap
 from quaver.precision import Role
 from quaver.quality.finding import Finding, Layer
 from quaver.quality.gates import Outcome
-from quaver.quality.stats import Verdict
+from quaver.quality.stats import Estimate, Verdict
 
 # Nats a code. Recipes that sound right stay below a third of it on the bundled voice, and planted
 # damage that is heard begins at twice as much: docs/quality.md has the table.
 LOUD = 0.05
+AUDIBLE = 35.0  # dB: a difference of codecs on the same codes that may be heard in pauses
 MOST = 2.0  # times all other layers together: a layer that is named alone
 AROUND = "around the models"  # prompt, sampling, frames, samples: what no recipe keeps in bits
 
@@ -24,8 +25,7 @@ def culprits(
     failed = {each.gate.metric for each in outcomes if each.decision.verdict is Verdict.FAIL}
     if not failed:
         return []
-    codec = any(each.metric in failed and each.layer is Layer.CODEC for each in findings)
-    found = [Role.CODEC.value] if codec else []
+    found = [Role.CODEC.value] if any(_broken(each, failed) for each in findings) else []
     found += [_named(each, swaps) for each in swaps if each.part.layer is None and _loud(each)]
     return found or [AROUND]
 
@@ -42,6 +42,16 @@ def sentence(parts: Sequence[str], swaps: Sequence[Swap]) -> str:
     known = {each.part.name: each.kl.value for each in swaps}
     told = [f"{part} ({_why(part, known)})" for part in parts]
     return f"It is the {' and the '.join(told)}."
+
+
+def _broken(finding: Finding, failed: set[str]) -> bool:
+    """Whether a finding on the same codes shows the codec to be at fault: by a requirement of its
+    own, or by being loud enough to fail others."""
+    if finding.layer is not Layer.CODEC:
+        return False
+    level = finding.candidate
+    loud = finding.metric == "snr" and isinstance(level, Estimate) and level.high < AUDIBLE
+    return loud or finding.metric in failed
 
 
 def _why(part: str, known: dict[str, float]) -> str:
