@@ -12,7 +12,7 @@ from torch import Tensor
 
 from quaver.codecs.snac import Snac, SnacConfig
 from quaver.core.errors import CheckpointError, InputError
-from quaver.core.random import normal, stream_key
+from quaver.core.random import normal, seed_key, stream_key
 from quaver.loading.parts import load_codec
 
 RELEASED = {
@@ -114,7 +114,7 @@ def their_noise(monkeypatch: pytest.MonkeyPatch, seeds: Tensor | None) -> None:
         if seeds is None:
             return torch.zeros(shape, **options)
         position = torch.arange(shape[-1], device=seeds.device)[None, None]
-        return normal(stream_key(seeds[:, None, None], next(blocks)), position)
+        return normal(stream_key(seed_key(seeds[:, None, None]), next(blocks)), position)
 
     monkeypatch.setattr("snac.layers.torch.randn", randn)
 

@@ -3,13 +3,13 @@
 import torch
 from scipy.stats import kstest
 
-from quaver.core.random import normal, stream_key, uniform
+from quaver.core.random import normal, seed_key, stream_key, uniform
 
 LARGEST, SMALLEST = 857_579_651, 0  # keys whose 32 bits at position 0 are all ones, all zeros
 
 
 def key(seed: int, stream: int = 0) -> torch.Tensor:
-    return stream_key(torch.tensor([seed]), stream)
+    return stream_key(seed_key(torch.tensor([seed])), stream)
 
 
 def test_numbers_never_reach_the_ends():

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from quaver.codecs.layout import CodeLayout
 from quaver.core.errors import CheckpointError, InputError
-from quaver.core.random import normal, stream_key
+from quaver.core.random import normal, seed_key, stream_key
 from quaver.nn.conv import Conv1d, ConvTranspose1d, Snake, StreamState
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class NoiseBlock(nn.Module):
         if seeds is None:
             return x
         position = torch.arange(start, start + x.shape[-1], device=x.device)
-        noise = normal(stream_key(seeds[:, None, None], self.index), position[None, None])
+        noise = normal(stream_key(seed_key(seeds[:, None, None]), self.index), position[None, None])
         return x + noise.to(x.dtype) * self.linear(x)
 
 

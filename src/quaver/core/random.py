@@ -26,10 +26,15 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def stream_key(seed: Tensor, stream: Tensor | int) -> Tensor:
-    """Key of one stream of numbers. `seed` is any int64; shapes broadcast."""
+def seed_key(seed: Tensor) -> Tensor:
+    """Key of a seed, which is any int64."""
     low, high = seed & _MASK, (seed >> 32) & _MASK
-    return _mix(_mix(low ^ _mix(high ^ _GOLDEN)) ^ (stream & _MASK))
+    return _mix(low ^ _mix(high ^ _GOLDEN))
+
+
+def stream_key(seeded: Tensor, stream: Tensor | int) -> Tensor:
+    """Key of one stream of numbers, of those that a `seed_key` has; shapes broadcast."""
+    return _mix(seeded ^ (stream & _MASK))
 
 
 def uniform(key: Tensor, position: Tensor) -> Tensor:

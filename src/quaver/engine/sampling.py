@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from quaver.core.protocols import Prompt
-from quaver.core.random import stream_key, uniform
+from quaver.core.random import seed_key, stream_key, uniform
 from quaver.core.types import SamplingParams
 
 MAX_WINDOW = 4096
@@ -53,7 +53,7 @@ class Sampler:
         self._min_p = column(torch.float32)
         self._penalty = column(torch.float32)
         self._window = column(torch.int64)
-        self._seed = column(torch.int64)
+        self._key = column(torch.int64)  # of the seed
         self._made = column(torch.int64)
         self._width = max(choices)
         # how often each choice stands in the penalty's window, [slots, positions * width]
@@ -74,7 +74,7 @@ class Sampler:
         self._min_p[slot] = params.min_p
         self._penalty[slot] = params.repetition_penalty
         self._window[slot] = params.repetition_window
-        self._seed[slot] = seed
+        self._key[slot] = seed_key(torch.tensor([seed]))
         self._made[slot] = 0
         self._seen[slot] = 0
         window = params.repetition_window
@@ -103,7 +103,7 @@ class Sampler:
         logits = logits / torch.where(greedy, 1.0, self._temperature[:n])
         logits = truncate(logits, self._top_k[:n], self._top_p[:n], self._min_p[:n])
         # Gumbel's trick: the largest of logit + noise is a draw from their softmax
-        key = stream_key(self._seed[:n], self._made[:n])
+        key = stream_key(self._key[:n], self._made[:n])
         noise = -(-uniform(key, self._columns[None, :width]).log()).log()
         choice = torch.where(greedy, logits, logits + noise).argmax(dim=-1, keepdim=True)
         self._made[:n] += 1

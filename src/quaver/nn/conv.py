@@ -58,7 +58,8 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1, channels, 1))
 
     def forward(self, x: Tensor, stream: StreamState | None = None) -> Tensor:
-        return x + torch.sin(self.alpha * x).square() / (self.alpha + 1e-9)
+        wave = torch.sin(self.alpha * x)
+        return torch.addcmul(x, wave, wave * (1 / (self.alpha + 1e-9)))
 
 
 class Conv1d(nn.Module):

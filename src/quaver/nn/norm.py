@@ -16,11 +16,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
         if x.is_cuda:
-            return F.rms_norm(wide, self.weight.shape, self.weight, self.eps).to(x.dtype)
-        # On a CPU that is ten small operations; these are seven, and a step of the bundled voice
-        # takes 4 % less.
-        size = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        scale = torch.rsqrt(size * size * (1 / x.shape[-1]) + self.eps)
-        return (wide * scale * self.weight).to(x.dtype)
+            return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
+        # On a CPU that is ten small operations. A layer norm is one, in fp32 inside, and computes
+        # the same of x beside -x, whose mean is zero: a step of the bundled voice takes 7 % less.
+        both, weight = torch.cat((x, -x), dim=-1), torch.cat((self.weight, self.weight))
+        return F.layer_norm(both, weight.shape, weight, None, self.eps)[..., : x.shape[-1]]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from quaver.precision import Format
+from quaver.precision.weight import QuantisedWeight
 from quaver.quant.layer import DTYPE, FEW_ROWS, QuantisedLinear, scales
 
 LARGEST = 127.0
@@ -21,6 +22,11 @@ class Int8Linear(QuantisedLinear):
     format = Format.INT8
     least_sqnr = 30.0
 
+    def __init__(self, weight: QuantisedWeight, bias: Tensor | None) -> None:
+        super().__init__(weight, bias)
+        # others' scales may be wider, or for groups
+        self.reads_on_cpu = self.scale.dtype is DTYPE and self.scale.shape[1] == 1
+
     @classmethod
     def encode(cls, groups: Tensor) -> tuple[Tensor, Tensor]:
         scale = scales(groups, LARGEST)
@@ -31,18 +37,16 @@ class Int8Linear(QuantisedLinear):
     def decode(cls, elements: Tensor) -> Tensor:
         return elements.float()
 
-    @property
-    def reads_on_cpu(self) -> bool:
-        """Others' scales may be wider, or for groups."""
-        return self.scale.dtype is DTYPE and self.scale.shape[1] == 1
-
     def product(self, x: Tensor, start: int, stop: int) -> Tensor:
         flat = x.reshape(-1, self.in_features)
         fits = x.device.type == "cpu" and x.dtype is DTYPE and self.reads_on_cpu
         if not fits or len(flat) > FEW_ROWS:
             return super().product(x, start, stop)
-        flat = self.round_input(flat, None)
-        y = torch._weight_int8pack_mm(flat, self.weight[start:stop], self.scale[start:stop, 0])
+        weight: Tensor = self.weight
+        scale: Tensor = self.scale
+        if stop - start < self.out_features:  # slices of everything would cost a third of a product
+            weight, scale = weight[start:stop], scale[start:stop]
+        y = torch._weight_int8pack_mm(self.round_input(flat, None), weight, scale.view(-1))
         return y.view(*x.shape[:-1], stop - start)
 
 

@@ -35,6 +35,7 @@ class QuantisedLinear(nn.Module):
     format: ClassVar[Format]
     group: ClassVar[int | None] = None  # inputs that share a scale; None: a whole row
     least_sqnr: ClassVar[float] = 25.0  # dB; a layer that rounding costs more stays dense
+    reads_on_cpu = False  # whether `product` reads the weight as it is kept, on a CPU too
 
     def __init__(self, weight: QuantisedWeight, bias: Tensor | None) -> None:
         super().__init__()
@@ -109,11 +110,6 @@ class QuantisedLinear(nn.Module):
         linear.weight = kept(self.dequantised(0, self.out_features).to(DTYPE))
         linear.bias = self.bias
         return linear
-
-    @property
-    def reads_on_cpu(self) -> bool:
-        """Whether `product` reads the weight as it is kept, on a CPU too."""
-        return False
 
     @property
     def dtype(self) -> torch.dtype:
