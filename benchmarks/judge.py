@@ -116,7 +116,7 @@ def make_pool(work: Path, damage: Damage) -> None:
     whole = open_model(MODEL, RECIPE, "cpu", slots=1)
     side = broken(whole, damage)
     metrics = {name: each for name, each in judges().items() if each.kind is not Kind.PAIRED}
-    ledger = Ledger(work / slug(damage), {"damage": damage.name, "metrics": sorted(metrics)})
+    ledger = open_pool(work, damage, metrics)
     anew = side.model is not whole.model or side.keeping is not whole.keeping
     for name, item in utterances(whole.prompts.voices, SEEDS if damage.mild else 1):
         if ledger.get(name) is not None:
@@ -178,6 +178,12 @@ def hear(speech: Speech, twin: Speech, metrics: Mapping[str, Metric]) -> dict[st
     return heard | {name: entry(each.measure(speech, twin)) for name, each in metrics.items()}
 
 
+def open_pool(work: Path, damage: Damage, metrics: Mapping[str, Metric]) -> Ledger:
+    """One kind's utterances. InputError where others' ears, or older ones, have heard them."""
+    versions = {n: each.version for n, each in metrics.items() if each.kind is not Kind.PAIRED}
+    return Ledger(work / slug(damage), {"damage": damage.name, "metrics": versions})
+
+
 def slug(damage: Damage) -> str:
     return "".join(c if c.isalnum() else "-" for c in damage.name)
 
@@ -229,11 +235,7 @@ def study(work: Path, damage: Damage, trials: int, sizes: Sequence[int]) -> list
     """Many trials of one kind of damage, for each number of seeds a text."""
     torch.set_num_threads(1)
     metrics = judges()
-    spoken = sorted(name for name, each in metrics.items() if each.kind is not Kind.PAIRED)
-    pools = {
-        each.name: Ledger(work / slug(each), {"damage": each.name, "metrics": spoken})
-        for each in (CLEAN, damage)
-    }
+    pools = {each.name: open_pool(work, each, metrics) for each in (CLEAN, damage)}
     without_chance, swaps = fixed(damage)
     voices = open_model(MODEL, RECIPE, "cpu", slots=1).prompts.voices
     kl = next(each.candidate for each in without_chance if each.metric == "kl")

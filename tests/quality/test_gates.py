@@ -55,6 +55,23 @@ def test_a_fall_of_what_should_be_high(change, wanted):
     assert verdict("opinion", found("mos", better=True, change=around(change))) is wanted
 
 
+@pytest.mark.parametrize(
+    ("change", "spread", "wanted"),
+    [
+        (0.02, 0.01, Verdict.PASS),  # 2 % of 3 s is 0.06 s, either way
+        (-0.02, 0.01, Verdict.PASS),
+        (0.00, 0.05, Verdict.PASS),
+        (0.09, 0.02, Verdict.FAIL),
+        (-0.09, 0.02, Verdict.FAIL),
+        (0.00, 0.07, Verdict.NOT_RESOLVED),
+        (-0.05, 0.03, Verdict.NOT_RESOLVED),
+    ],
+)
+def test_a_shift_counts_either_way(change, spread, wanted):
+    finding = found("duration", reference=around(3.0), change=around(change, spread))
+    assert verdict("pace", finding) is wanted
+
+
 def test_what_is_not_measured_does_not_pass():
     missing = judge(DEFAULTS, [])
     assert {outcome.decision.verdict for outcome in missing} == {Verdict.NOT_MEASURED}
@@ -95,7 +112,7 @@ def test_a_file_changes_and_adds(tmp_path):
         ("[gates.words]\nmargin = 'much'", "a number is needed"),
         ("[gates.words]\nmargin = nan", "a number is needed"),
         ("[gates.words]\nrelative = -0.1", "not below 0"),
-        ("[gates.words]\nmeasure = 'rise'", "allowed are change and level"),
+        ("[gates.words]\nmeasure = 'rise'", "allowed are change, shift, level"),
         ("[gates.mine]\nmetric = 'wer'", "is new and lacks"),
         ("[gates.words\n", "not valid TOML"),
     ],

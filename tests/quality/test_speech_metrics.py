@@ -26,7 +26,8 @@ TEXT = PLAIN_SENTENCES[6]  # 46 characters
 
 
 def babble(seconds=3.0, seed=0, rate=RATE):
-    """Syllables of gliding pitch and changing formants with short gaps: [n], peak 0.5."""
+    """Syllables of gliding pitch and changing formants with short gaps, which die away at the
+    end: [n], peak 0.5."""
     rng = np.random.default_rng(seed)
     parts, made = [], 0
     while made < seconds * rate:
@@ -44,6 +45,8 @@ def babble(seconds=3.0, seed=0, rate=RATE):
         parts += [(voiced + breath) * np.hanning(n) ** 0.5, gap]
         made += n + len(gap)
     sound = np.concatenate(parts)[: int(seconds * rate)]
+    tail = int(0.2 * rate)
+    sound[-tail:] *= np.linspace(1, 0, tail) ** 4
     return (sound / np.abs(sound).max() * 0.5).astype(np.float32)
 
 
@@ -303,6 +306,13 @@ def test_thresholds_lie_where_they_say():
     assert failures(speech(sound, text=text + text[:20])) == ("early stop",)
     assert longest_run(np.array([1, 0, 1, 1, 1, 0, 1, 1], dtype=bool)) == 3
     assert longest_run(np.zeros(0, dtype=bool)) == 0
+
+
+def test_a_sentence_that_does_not_die_away_was_cut():
+    sound = babble()
+    assert failures(speech(sound)) == ()
+    loud = np.abs(sound[: 2 * RATE + RATE // 2]) > 0.1
+    assert failures(speech(sound[: np.flatnonzero(loud)[-1]])) == ("early stop",)
 
 
 def test_numbers_count_as_they_are_said():

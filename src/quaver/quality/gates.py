@@ -33,12 +33,14 @@ class Measure(StrEnum):
     """What of a metric a gate looks at."""
 
     CHANGE = "change"  # how much worse the candidate is than the reference
+    SHIFT = "shift"  # how far it is from the reference, either way
     LEVEL = "level"  # the candidate's own number
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """At most `margin` of harm; of a change, or `relative` of the reference if that is more."""
+    """At most `margin` of harm; of what is beside the reference, or `relative` of the reference's
+    number if that is more."""
 
     metric: str
     measure: Measure
@@ -53,6 +55,8 @@ DEFAULTS: Mapping[str, Gate] = MappingProxyType(
         "words": Gate("wer", Measure.CHANGE, 0.005, relative=0.05),
         # what words need thousands of, this tells in dozens; wrong words score 4 less
         "fit": Gate("alignment", Measure.CHANGE, 0.1),  # nats a frame
+        # a resampler's error; frames that are said twice or left out change more
+        "pace": Gate("duration", Measure.SHIFT, 0.0, relative=0.02),
         # the bundled voices are 4 to 7 dB from each other, and 0.5 from themselves
         "voice": Gate("voice", Measure.CHANGE, 0.5),  # dB
         "noise": Gate("pause-noise", Measure.CHANGE, 3.0),  # dB
@@ -127,7 +131,7 @@ def _gate(values: Any, before: Gate | None, where: str) -> Gate:
 def _value(key: str, value: Any, where: str) -> Any:
     if key == "measure":
         if value not in set(Measure):
-            raise ConfigError(f"{where}: measure is {value!r}; allowed are change and level")
+            raise ConfigError(f"{where}: measure is {value!r}; allowed are {', '.join(Measure)}")
         return Measure(value)
     wanted = {"metric": str, "enabled": bool}.get(key)
     if wanted is not None:
@@ -144,14 +148,16 @@ def _outcome(name: str, gate: Gate, finding: Finding | None) -> Outcome:
     if finding is None:
         missing = NotMeasured(f"no metric called {gate.metric} was measured")
         return Outcome(name, gate, Decision(Verdict.NOT_MEASURED), missing, gate.margin)
-    cell = finding.change if gate.measure is Measure.CHANGE else finding.candidate
+    cell = finding.candidate if gate.measure is Measure.LEVEL else finding.change
     allowed = gate.margin
-    if gate.measure is Measure.CHANGE and isinstance(finding.reference, Estimate):
+    if gate.measure is not Measure.LEVEL and isinstance(finding.reference, Estimate):
         allowed = max(allowed, gate.relative * abs(finding.reference.value))
     if isinstance(cell, NotMeasured):
         return Outcome(name, gate, Decision(Verdict.NOT_MEASURED), cell, allowed)
     harm = cell
-    if finding.higher_is_better:
+    if gate.measure is Measure.SHIFT:
+        harm = cell.distance
+    elif finding.higher_is_better:
         harm = Estimate(-cell.value, -cell.high, -cell.low, cell.n)
         allowed = -allowed if gate.measure is Measure.LEVEL else allowed
     return Outcome(name, gate, decide(harm, allowed), harm, allowed)

@@ -44,6 +44,13 @@ class Estimate:
         """Standard error, as the interval's width tells it."""
         return (self.high - self.low) / (2 * _Z(ONE_SIDED))
 
+    @property
+    def distance(self) -> Estimate:
+        """The same of its distance from zero."""
+        ends = sorted((abs(self.low), abs(self.high)))
+        nearest = 0.0 if self.low <= 0 <= self.high else ends[0]
+        return Estimate(abs(self.value), nearest, ends[1], self.n)
+
 
 @dataclass(frozen=True, slots=True)
 class Share(Estimate):

@@ -45,6 +45,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
     }
 )
 MARKS = {Verdict.PASS: "\N{HEAVY CHECK MARK}", Verdict.FAIL: "\N{HEAVY MULTIPLICATION X}"}
+WHAT = {Measure.CHANGE: "worse by ", Measure.SHIFT: "away by ", Measure.LEVEL: "level "}
 CLASSES = {Verdict.PASS: "pass", Verdict.FAIL: "fail"}
 
 
@@ -145,16 +146,17 @@ def _rule(outcome: Outcome, finding: Finding | None) -> Html:
     better = finding is not None and finding.higher_is_better
     unit = finding.unit if finding else ""
     limit = f"{number(in_unit(abs(outcome.allowed), unit))} {_unit(outcome, unit)}".strip()
-    if outcome.gate.measure is Measure.CHANGE:
-        text = f": worse than the reference by at most {limit}"
-    else:
-        text = f": {'at least' if better else 'at most'} {limit}"
+    text = {
+        Measure.CHANGE: f": worse than the reference by at most {limit}",
+        Measure.SHIFT: f": away from the reference by at most {limit}",
+        Measure.LEVEL: f": {'at least' if better else 'at most'} {limit}",
+    }[outcome.gate.measure]
     meant = f" ({MEANINGS[metric]})" if metric in MEANINGS else ""
     return join(el("b", metric), meant, text)
 
 
 def _unit(outcome: Outcome, unit: str) -> str:
-    points = unit == "share" and outcome.gate.measure is Measure.CHANGE
+    points = unit == "share" and outcome.gate.measure is not Measure.LEVEL
     return "percentage points" if points else shown_unit(unit)
 
 
@@ -167,8 +169,8 @@ def _measured(outcome: Outcome, unit: str, higher_is_better: bool) -> Html:
     if least:
         harm = replace(harm, value=-harm.value, low=-harm.high, high=-harm.low)
         allowed = -allowed
-    what = "level " if level else "worse by "
-    shown = estimate(harm, unit, signed=not level)
+    what = WHAT[outcome.gate.measure]
+    shown = estimate(harm, unit, signed=outcome.gate.measure is Measure.CHANGE)
     better = ", so better" if not level and harm.high < 0 else ""
     return join(
         requirement_bar(harm, allowed, unit, least=least),
