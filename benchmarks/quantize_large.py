@@ -16,9 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from large import write_large
-
 from quaver.bench.machine import write_result
+from quaver.loading.seeded import write_seeded
 
 # The kernel's own account of a process: what getrusage says of children starts from their parent.
 PEAK = "VmHWM:"
@@ -67,7 +66,7 @@ def main() -> int:
     rows = []
     try:
         original = wanted.folder / "original"
-        largest = write_large(original, wanted.layers)
+        largest = write_seeded(original, layers=wanted.layers)
         print(
             "recipe            seconds   peak GB   on GPU   GB before   after   (largest shard "
             f"{largest / 1e9:.1f} GB)"

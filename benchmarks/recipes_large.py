@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from large import write_large
 
 import quaver
 from quaver.bench.machine import write_result
+from quaver.loading.seeded import write_seeded
 from quaver.synthesizer import SpeechStream, SpeechSynthesizer
 
 TEXT = "Hello there."  # random weights never stop: this bounds an utterance to about 60 frames
@@ -112,7 +112,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     try:
         original = wanted.folder / "original"
-        write_large(original, wanted.layers)
+        write_seeded(original, layers=wanted.layers)
         heads = "".join(f"  GB, {n:2d} up   tok/s" for n in wanted.streams)
         print(f"recipe                      weights{heads}    load s", flush=True)
         for recipe in wanted.recipes:

@@ -14,11 +14,11 @@ from quaver.checkpoints.write import named_tensors, write_checkpoint
 from quaver.codecs.snac import Snac, SnacConfig
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
+from quaver.families.orpheus.tokenizer import byte_tokenizer
 from quaver.families.orpheus.weights import sources
 from quaver.precision import find_recipe
 from quaver.train.lm import initialise
 from quaver.train.texts import ALPHABET
-from quaver.train.tokenizer import byte_tokenizer
 
 VOICES = ("ada", "ben")
 CODEC = {

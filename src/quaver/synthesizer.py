@@ -5,6 +5,7 @@ Live and offline are one path: `generate` drains `stream`.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Generator, Iterator
@@ -47,6 +48,7 @@ class SpeechOptions:
     reference: Reference | None
     low_latency: bool
     codec_noise: bool
+    max_frames: int | None
 
 
 class SpeechStream:
@@ -108,6 +110,7 @@ class SpeechSynthesizer:
         reference_text: str | None = None,
         low_latency: bool = False,
         codec_noise: bool = True,
+        max_seconds: float | None = None,
         **sampling: float | None,
     ) -> SpeechStream:
         """Speak `text`. Bad arguments raise InputError here, before anything is made.
@@ -117,6 +120,7 @@ class SpeechSynthesizer:
         reference, reference_text: a recording to clone and what it says; replaces the voice.
         low_latency: start one frame earlier, with a first 85 ms that are not final.
         codec_noise: run the codec's noise blocks, seeded; False leaves them out.
+        max_seconds: cut each segment of the text off at so much sound.
         sampling: fields of `SamplingParams` that replace the checkpoint's own.
         """
         started = time.monotonic()
@@ -136,6 +140,7 @@ class SpeechSynthesizer:
             reference=cloned,
             low_latency=low_latency,
             codec_noise=codec_noise,
+            max_frames=self._frames(max_seconds),
         )
         stats = StreamStats(seed=options.seed)
         # every prompt is made first: text that cannot be read is refused before any sound
@@ -227,8 +232,18 @@ class SpeechSynthesizer:
     def _job(self, text: str, options: SpeechOptions, index: int) -> Job:
         prompt = self._family.prompt(text, options.voice, options.reference)
         limit = self._family.max_frames(text)
+        if options.max_frames is not None:
+            limit = min(limit, options.max_frames)
         seed = (options.seed + index) % SEEDS
         return self._engine.fit(Job(prompt, options.sampling, seed, limit))
+
+    def _frames(self, seconds: float | None) -> int | None:
+        """The fewest frames that hold so much sound."""
+        if seconds is None:
+            return None
+        if not 0 < seconds < math.inf:
+            raise InputError(f"max_seconds is {seconds}; a number above 0 is needed")
+        return math.ceil(seconds * self._codec.sample_rate / self._codec.samples_per_frame)
 
     def _voice(self, voice: str | None) -> str | None:
         if voice == NO_VOICE:

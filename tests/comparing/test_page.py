@@ -96,6 +96,7 @@ def comparison(swaps=True):
         Finding("kl", Layer.FORCED, "nats a code", False, "quaver", exact, change, change, exact),
         Finding("wer", Layer.SPEECH, "share", False, "5.1.1", small, change, change, small),
         Finding("mos", Layer.SPEECH, "points", True, EVIL, evil, evil, evil, evil),
+        Finding("duration", Layer.SPEECH, "s", False, "1", change, change, small, small),
         Finding("failures", Layer.SPEECH, "share", False, "1", *[share(0, 7)] * 2, small, small),
     ]
     parts = [Part(Role.BACKBONE), Part(Role.HEAD)]

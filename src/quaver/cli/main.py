@@ -13,6 +13,7 @@ import typer
 
 from quaver import __version__
 from quaver.cli import train
+from quaver.cli.bench import bench
 from quaver.cli.compare import compare
 from quaver.cli.doctor import doctor
 from quaver.cli.models import models
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(say)
 app.command()(quantize)
 app.command()(compare)
+app.command()(bench)
 app.command()(models)
 app.command()(doctor)
 app.add_typer(train.app, name="train")

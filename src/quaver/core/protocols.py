@@ -7,16 +7,16 @@ engine never sees tokens: it hands the model a `Choose`, which turns logits into
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from quaver.core.types import Audio, AudioChunk
+    from quaver.core.types import Audio, AudioChunk, StreamStats
 
 
 class KVStore(Protocol):
@@ -156,15 +156,29 @@ class SpeechFamily(Protocol):
         """More frames than this text could need: beyond it the model has lost its way."""
 
 
+class SpeechStream(Protocol):
+    """Chunks of one utterance, as they are made; `stats` fill as they are read."""
+
+    @property
+    def stats(self) -> StreamStats: ...
+
+    def __next__(self) -> AudioChunk: ...
+
+
 class Synthesizer(Protocol):
     """What `quaver.load` returns, for every family."""
 
     def stream(
-        self, text: str, *, voice: str | None = None, seed: int | None = None
-    ) -> Iterator[AudioChunk]: ...
+        self,
+        text: str,
+        *,
+        voice: str | None = None,
+        seed: int | None = None,
+        max_seconds: float | None = None,
+    ) -> SpeechStream: ...
 
     def generate(
         self, text: str, *, voice: str | None = None, seed: int | None = None
     ) -> Audio: ...
 
-    def info(self) -> dict[str, object]: ...
+    def info(self) -> dict[str, Any]: ...

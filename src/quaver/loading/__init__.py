@@ -16,7 +16,7 @@ from quaver.core.errors import CheckpointError, UnsupportedError
 from quaver.core.system import free_memory
 from quaver.core.types import SamplingParams
 from quaver.engine.engine import Engine
-from quaver.engine.fitting import CachePlan, fit_cache
+from quaver.engine.fitting import CachePlan, cache_bytes, fit_cache
 from quaver.engine.keeping import Keeping, keeping
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
@@ -126,6 +126,8 @@ def open_model(
         "parameters": orpheus.parameter_count + sum(w.numel() for w in snac.parameters()),
         "bytes": sum(w.nbytes for w in weights),
         "step_bytes": orpheus.step_bytes,
+        "step_weights": orpheus.step_weights,
+        "position_bytes": cache_bytes(spec, 1, 1, plan.kv),
     }
     return Loaded(
         folder=folder.path,

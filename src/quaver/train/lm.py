@@ -27,6 +27,7 @@ from quaver.core.types import SamplingParams
 from quaver.families.orpheus.config import OrpheusConfig, SpeechTokens
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
+from quaver.families.orpheus.tokenizer import byte_tokenizer
 from quaver.families.orpheus.weights import sources
 from quaver.precision import find_recipe
 from quaver.train.average import Average
@@ -35,7 +36,6 @@ from quaver.train.config import DataConfig, LanguageModelConfig
 from quaver.train.data import read_shards
 from quaver.train.files import replace_folder
 from quaver.train.loop import Losses
-from quaver.train.tokenizer import byte_tokenizer
 
 IGNORE = -100
 PAD_TO = 64  # batch lengths are multiples of it, so that few shapes occur

@@ -70,6 +70,19 @@ class Orpheus(nn.Module):
         return sum(weight.nbytes for weight in self.backbone.parameters()) + legal
 
     @property
+    def step_weights(self) -> int:
+        """Numbers that one token is multiplied by, in whatever format they are."""
+        shape = self.config.transformer
+        width, heads, pairs = (
+            shape.hidden_size,
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+        )
+        attention = 2 * (heads + pairs) * shape.head_dim * width
+        layer = attention + 3 * width * shape.intermediate_size
+        return shape.num_hidden_layers * layer + self.layout.codebook_size * width
+
+    @property
     def cache_spec(self) -> CacheSpec:
         shape = self.config.transformer
         return CacheSpec(shape.num_hidden_layers, shape.num_key_value_heads, shape.head_dim)

@@ -1,4 +1,4 @@
-"""A checkpoint of Orpheus-3B's shape with random weights, for measurements of what shape decides.
+"""A checkpoint of a published shape with random weights, for measurements of what shape decides.
 
 Everything that loading reads is there: shards as they are published, a tokenizer of bytes, and a
 codec of SNAC's released shape.
@@ -20,12 +20,13 @@ from quaver.checkpoints.write import write_checkpoint
 from quaver.codecs.snac import Snac, SnacConfig
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
+from quaver.families.orpheus.tokenizer import byte_tokenizer
 from quaver.families.orpheus.weights import sources
 from quaver.precision import find_recipe
-from quaver.train.tokenizer import byte_tokenizer
 
 SHARD_BYTES = 5 * 10**9
-CONFIG = ORPHEUS_3B | {
+SHAPES = {"orpheus-3b": ORPHEUS_3B}
+MORE = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "torch_dtype": "bfloat16",
@@ -33,9 +34,11 @@ CONFIG = ORPHEUS_3B | {
 }
 
 
-def write_large(folder: Path, layers: int = ORPHEUS_3B["num_hidden_layers"]) -> int:
-    """Write it to `folder`, which must be new; returns the largest shard's bytes."""
-    config = CONFIG | {"num_hidden_layers": layers}
+def write_seeded(folder: Path, shape: str = "orpheus-3b", layers: int | None = None) -> int:
+    """Write one of `SHAPES` to `folder`, which must be new; returns the largest shard's bytes."""
+    config = SHAPES[shape] | MORE
+    if layers is not None:
+        config |= {"num_hidden_layers": layers}
     torch.manual_seed(0)
     snac = Snac(SnacConfig.from_dict(SNAC_24KHZ))
     for weight in snac.parameters():

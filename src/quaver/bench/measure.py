@@ -1,0 +1,132 @@
+"""One row a number of streams: speed beside its floor, delays, gaps, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
+
+from quaver.bench.floor import Ceilings, StepCost, measure_ceilings
+from quaver.bench.memory import peak_bytes
+from quaver.bench.streams import Run, run_streams
+
+if TYPE_CHECKING:
+    from quaver.core.protocols import Synthesizer
+
+# 43 bytes, more than any model says in the usual ten seconds when it is repeated
+SENTENCE = "The old man walked slowly along the river. "
+COMFORTABLE = 180  # characters: one segment of every model
+WARM_SECONDS = 1.5  # of sound: all sizes of groups and steps occur
+LATE = 1e-3  # s: less is the clock
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured."""
+
+    streams: tuple[int, ...]
+    seconds: float  # of sound, of each stream, at most
+    repeats: int
+    seed: int
+
+
+def text_for(seconds: float) -> str:
+    """Something to say that takes at least about as long, in one segment."""
+    count = max(1, min(round(seconds * 16 / len(SENTENCE)) + 1, COMFORTABLE // len(SENTENCE)))
+    return (SENTENCE * count).strip()
+
+
+def measure(
+    load: Callable[[int], Synthesizer],
+    plan: Plan,
+    gpu_before: int | None,
+    progress: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Rows for `plan`. `load` gives a synthesizer with so many slots; `gpu_before` is what the
+    driver had given out before this process."""
+    rows: list[dict[str, Any]] = []
+    ceilings: Ceilings | None = None
+    for count in plan.streams:
+        progress(f"{count} streams: loading")
+        voice = load(count)
+        facts = voice.info()
+        cost = StepCost(facts["step_bytes"], facts["step_weights"], facts["position_bytes"])
+        device = facts["device"]
+        ceilings = ceilings or measure_ceilings(device, cost.weight_bytes)
+        text = text_for(plan.seconds)
+        progress(f"{count} streams: warming up")
+        run_streams(voice, text, WARM_SECONDS, range(count))
+        runs = []
+        for repeat in range(plan.repeats):
+            progress(f"{count} streams: run {repeat + 1} of {plan.repeats}")
+            first = plan.seed + repeat * count
+            runs.append(run_streams(voice, text, plan.seconds, range(first, first + count)))
+        row = {
+            "shape": facts["model"],
+            "recipe": facts["recipe"],
+            "device": device,
+            "weights_gb": facts["bytes"] / 1e9,
+            **summary(runs, cost, ceilings),
+        }
+        if device.startswith("cuda"):
+            peak = peak_bytes(gpu_before)
+            row["gpu_peak_gb"] = None if peak is None else peak / 1e9
+        rows.append(row)
+        del voice
+        _forget(device)
+    return rows
+
+
+def summary(runs: Sequence[Run], cost: StepCost, ceilings: Ceilings) -> dict[str, Any]:
+    """Runs of the same streams, in numbers."""
+    count = len(runs[0].heard)
+    heard = [each for run in runs for each in run.heard]
+    speeds = [run.tokens / run.seconds / count for run in runs]
+    live = mean(each.stats.prompt_tokens + each.stats.tokens / 2 for each in heard)
+    floor = cost.tokens_per_second(count, live, ceilings)
+    rtf = median(run.seconds * count / run.audio_seconds for run in runs)
+    delays = [1e3 * each.first_audible for each in heard if each.first_audible is not None]
+    gaps = [1e3 * gap for each in heard for gap in each.gaps]
+    return {
+        "streams": count,
+        "tokens_per_s_per_stream": median(speeds),
+        "spread": (max(speeds) - min(speeds)) / median(speeds),
+        "floor_tokens_per_s": floor,
+        "real_time_tokens_per_s": sum(r.tokens for r in runs) / sum(r.audio_seconds for r in runs),
+        "share_of_floor": median(speeds) / floor,
+        "rtf": rtf,
+        "rtfx": 1 / rtf,
+        "ttfa_ms": percentiles(delays),
+        "gap_ms": percentiles(gaps),
+        "underrun_free_share": mean(each.lateness <= LATE for each in heard),
+        "latest_ms": 1e3 * max(each.lateness for each in heard),
+        "host_cpu": median(run.cpu_seconds / run.seconds for run in runs),
+        "prompt_tokens": median(each.stats.prompt_tokens for each in heard),
+        "tokens": median(each.stats.tokens for each in heard),
+        "step_gb": cost.bytes(count, live) / 1e9,
+        "step_gflop": cost.flops(count) / 1e9,
+        "read_gb_per_s": ceilings.read_bytes_per_s / 1e9,
+        "gflop_per_s": ceilings.flops_per_s / 1e9,
+    }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    """The median and the tail, the next larger value where there is none between."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {f"p{p}": ordered[min(-(-p * len(ordered) // 100) - 1, last)] for p in (50, 95, 99)}
+
+
+def _forget(device: str) -> None:
+    """Let a model's memory go before the next is loaded."""
+    if device.startswith("cuda"):
+        import gc
+
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()

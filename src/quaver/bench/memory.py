@@ -1,0 +1,32 @@
+"""GPU memory of this whole process, driver and libraries included."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+QUERY = ("--query-gpu=memory.used", "--format=csv,noheader,nounits")
+
+
+def driver_bytes(index: int = 0) -> int | None:
+    """What a GPU's driver has given out, to whomever; asked without becoming one of them. None
+    where its tool is missing or has no answer."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    done = subprocess.run(
+        [tool, *QUERY, f"--id={index}"], capture_output=True, text=True, check=False, timeout=60
+    )
+    number = done.stdout.strip()
+    return int(number) * 1024**2 if done.returncode == 0 and number.isdigit() else None
+
+
+def peak_bytes(before: int | None, index: int = 0) -> int | None:
+    """The most that this process has held, where it held nothing when the driver said `before`."""
+    import torch
+
+    now = driver_bytes(index)
+    if before is None or now is None:
+        return None
+    beside_tensors = now - before - torch.cuda.memory_reserved(index)
+    return torch.cuda.max_memory_reserved(index) + max(beside_tensors, 0)

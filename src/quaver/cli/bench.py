@@ -1,0 +1,202 @@
+"""`quaver bench`: how fast, how near to the floor, and how soon there is sound."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quaver.core.errors import InputError
+
+if TYPE_CHECKING:
+    from quaver.bench.measure import Plan
+
+COMPARE = "compare"
+BASELINES = ("transformers",)
+MOST_STREAMS, MOST_SECONDS, MOST_REPEATS = 4096, 600.0, 100
+
+Model = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="A bundled name, a folder, a hub id; or `compare A.json B.json`, two results."
+    ),
+]
+Shape = Annotated[
+    str | None,
+    typer.Option(help="Instead of MODEL: random weights of a published shape, orpheus-3b."),
+]
+Layers = Annotated[int | None, typer.Option(min=1, help="Of --shape; fewer for a trial.")]
+Recipe = Annotated[str | None, typer.Option(help="Precision, such as bf16, int8, fp8.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: a GPU if any.")]
+Streams = Annotated[str, typer.Option(help="How many at once; several with commas: 1,8,64.")]
+Seconds = Annotated[float, typer.Option(help="Of sound of each stream, at most.")]
+Repeats = Annotated[int, typer.Option(help="Runs of each, after one that warms up.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**40, help="Of the first stream.")]
+Baseline = Annotated[
+    str | None, typer.Option(help="Measure others on the same weights too: transformers.")
+]
+Cold = Annotated[bool, typer.Option("--cold", help="Time a new process to its first sample too.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="File for the result and its machine.", dir_okay=False),
+]
+Plot = Annotated[Path | None, typer.Option(help="File for a plot, .png or .svg; needs matplotlib.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print a table for a page too.")]
+
+
+def bench(
+    model: Model = None,
+    shape: Shape = None,
+    layers: Layers = None,
+    recipe: Recipe = None,
+    device: Device = None,
+    streams: Streams = "1",
+    seconds: Seconds = 8.0,
+    repeats: Repeats = 3,
+    seed: Seed = 0,
+    baseline: Baseline = None,
+    cold: Cold = False,
+    out: Out = None,
+    plot: Plot = None,
+    markdown: Markdown = False,
+) -> None:
+    """Measure speed, codec and sampling included, beside what this device could do at best.
+
+    Prints the floor, what was measured and their ratio, then one line of JSON a number of streams.
+    """
+    given = model or []
+    if given[:1] == [COMPARE]:
+        _compare(given[1:])
+        return
+    if len(given) != (shape is None):
+        raise InputError("give one MODEL, or --shape, or `compare` and two results")
+    plan = _plan(streams, seconds, repeats, seed)
+    if baseline not in (None, *BASELINES):
+        raise InputError(f"--baseline is {baseline!r}; allowed is {', '.join(BASELINES)}")
+    from quaver.bench import table
+
+    if plot is not None and plot.suffix not in table.PLOTS:
+        raise InputError(f"--plot is {plot}; allowed endings are {', '.join(table.PLOTS)}")
+    with _folder(given, shape, layers) as name:
+        rows = _measure(name, recipe, device, plan)
+        for row in rows:
+            row["shape"] = shape or row["shape"]
+        if cold:
+            from quaver.bench.cold import cold_start
+
+            rows[0]["cold_start_s"] = cold_start(name, recipe, device)
+        if baseline is not None:
+            _add_baseline(rows, name)
+    _show(rows, markdown)
+    try:
+        _save(rows, out, plot)
+    except OSError as error:
+        raise InputError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def _show(rows: list[dict[str, Any]], markdown: bool) -> None:
+    from quaver.bench.machine import fingerprint
+    from quaver.bench.table import lines
+    from quaver.bench.table import markdown as as_markdown
+
+    for row in rows:
+        print("\n".join(lines(row)))
+    if markdown:
+        print(f"\n{as_markdown(rows)}\n")
+    machine = fingerprint()
+    for row in rows:
+        print(json.dumps(row | {"machine": machine}))
+
+
+def _save(rows: list[dict[str, Any]], out: Path | None, plot: Path | None) -> None:
+    from quaver.bench.machine import write_result
+    from quaver.bench.table import plot as draw
+
+    if out is not None:
+        write_result(out, {"benchmark": rows})
+    if plot is not None:
+        draw(rows, plot)
+
+
+def _measure(name: str, recipe: str | None, device: str | None, plan: Plan) -> list[dict[str, Any]]:
+    """Rows, with progress on stderr."""
+    from rich.console import Console
+
+    from quaver.bench.measure import measure
+    from quaver.bench.memory import driver_bytes
+
+    before = driver_bytes()  # asked before this process has anything on a GPU
+    from quaver.loading import load
+    from quaver.loading.parts import use_fitting_threads
+
+    console = Console(stderr=True)
+    with console.status("loading") as status:
+
+        def loaded(slots: int) -> Any:
+            voice = load(name, recipe, device, slots=slots)
+            use_fitting_threads(voice.info()["parameters"])
+            return voice
+
+        return measure(loaded, plan, before, status.update)
+
+
+def _plan(streams: str, seconds: float, repeats: int, seed: int) -> Plan:
+    from quaver.bench.measure import Plan
+
+    try:
+        counts = tuple(int(each) for each in streams.split(","))
+    except ValueError:
+        raise InputError(f"--streams is {streams!r}; give numbers such as 1,8,64") from None
+    allowed = (
+        ("--streams", min(counts), min(counts) >= 1 and max(counts) <= MOST_STREAMS, MOST_STREAMS),
+        ("--seconds", seconds, 0 < seconds <= MOST_SECONDS, MOST_SECONDS),
+        ("--repeats", repeats, 1 <= repeats <= MOST_REPEATS, MOST_REPEATS),
+    )
+    for name, value, fine, most in allowed:
+        if not fine:
+            raise InputError(f"{name} is {value}; allowed is more than 0, up to {most:g}")
+    return Plan(counts, seconds, repeats, seed)
+
+
+@contextmanager
+def _folder(given: list[str], shape: str | None, layers: int | None) -> Iterator[str]:
+    """The model's name; for a shape, a folder that lasts as long as the block."""
+    if shape is None:
+        yield given[0]
+        return
+    from quaver.loading.seeded import SHAPES, write_seeded
+
+    if shape not in SHAPES:
+        raise InputError(f"--shape is {shape!r}; allowed is {', '.join(SHAPES)}")
+    scratch = Path(tempfile.mkdtemp(prefix="quaver-"))
+    try:
+        write_seeded(scratch / shape, shape, layers)
+        yield str(scratch / shape)
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _add_baseline(rows: list[dict[str, Any]], name: str) -> None:
+    """What transformers does with one stream, beside every row of one."""
+    from quaver.bench.baseline import transformers_speed
+    from quaver.checkpoints.source import resolve
+
+    for row in rows:
+        if row["streams"] == 1:
+            prompt, tokens = int(row["prompt_tokens"]), int(row["tokens"])
+            folder = resolve(name).path
+            row["baseline"] = transformers_speed(folder, row["device"], prompt, tokens)
+
+
+def _compare(files: list[str]) -> None:
+    if len(files) != 2:
+        raise InputError(f"compare takes two results, and {len(files)} were given")
+    from quaver.bench.table import compare, read_rows
+
+    print("\n".join(compare(*(read_rows(Path(file)) for file in files))))

@@ -1,0 +1,93 @@
+"""`quaver bench`: what it prints and writes, and how it refuses."""
+
+import json
+
+import pytest
+
+from command import quaver
+from quaver.cli.main import run
+from quaver.loading import seeded
+
+KEYS = {
+    *("shape", "recipe", "streams", "tokens_per_s_per_stream", "floor_tokens_per_s"),
+    *("share_of_floor", "rtf", "ttfa_ms", "underrun_free_share", "cold_start_s", "baseline"),
+}
+
+
+@pytest.mark.slow
+def test_a_benchmark_from_beginning_to_end(tiny_checkpoint, tmp_path):
+    out = tmp_path / "result.json"
+    done = quaver(
+        *("bench", str(tiny_checkpoint), "--recipe", "fp32", "--streams", "1,3"),
+        *("--seconds", "0.5", "--repeats", "2", "--cold", "--baseline", "transformers"),
+        *("--markdown", "--out", str(out), "--plot", str(tmp_path / "plot.svg")),
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.decode()
+    printed = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    assert [each["streams"] for each in printed] == [1, 3]
+    assert printed[0].keys() >= KEYS
+    assert printed[0]["machine"]["versions"]["torch"]
+    assert printed[0]["baseline"]["tokens_per_s"] > 0 and printed[0]["cold_start_s"] > 0.5
+    assert "baseline" not in printed[1]
+    assert "% of it" in told and "| `fp32` | 3 |" in told
+    assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+    assert json.loads(out.read_text())["benchmark"][1]["streams"] == 3
+    again = quaver("bench", "compare", str(out), str(out))
+    assert again.stdout.count(b"same") == 2
+
+
+@pytest.mark.slow
+def test_a_shape_is_made_and_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    small = seeded.ORPHEUS_3B | {"hidden_size": 64, "intermediate_size": 64, "head_dim": 16}
+    small |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+    monkeypatch.setitem(seeded.SHAPES, "orpheus-3b", small)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(["bench", "--shape", "orpheus-3b", "--layers", "1", "--seconds", "0.2"]) == 0
+    assert not list(tmp_path.glob("quaver-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one MODEL"),
+        (["nano", "--shape", "orpheus-3b"], "give one MODEL"),
+        (["nano", "other"], "give one MODEL"),
+        (["compare", "a.json"], "takes two results"),
+        (["compare", "a.json", "b.json"], "cannot read a.json"),
+        (["nano", "--streams", "1,x"], "give numbers"),
+        (["nano", "--streams", "0"], "--streams is 0"),
+        (["nano", "--streams", "1,9999"], "up to 4096"),
+        (["nano", "--seconds", "nan"], "--seconds is nan"),
+        (["nano", "--repeats", "0"], "--repeats is 0"),
+        (["nano", "--baseline", "vllm"], "allowed is transformers"),
+        (["nano", "--plot", "a.bmp"], "allowed endings are .png, .svg"),
+        (["--shape", "orpheus-9b"], "allowed is orpheus-3b"),
+        (["no-such-model"], "no-such-model"),
+        (["nano", "--recipe", "fp9"], "fp9"),
+        (["nano", "--device", "tpu"], "unknown device"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments, message, capsys):
+    assert run(["bench", *arguments]) == 2
+    told = capsys.readouterr()
+    assert message in told.err and len(told.err.splitlines()) == 1
+    assert told.out == ""
+
+
+def test_a_result_that_cannot_be_written_is_told(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    short = ["bench", str(tiny_checkpoint), "--seconds", "0.1", "--repeats", "1"]
+    assert run([*short, "--out", str(tmp_path / "file" / "a.json")]) == 2
+    told = capsys.readouterr()
+    assert "cannot write" in told.err
+    assert "tokens_per_s_per_stream" in told.out, "what was measured is not lost"
+
+
+def test_a_process_that_cannot_speak_is_told():
+    from quaver.bench.cold import cold_start
+    from quaver.core.errors import InputError
+
+    with pytest.raises(InputError, match=r"could not speak: .*no-such-model"):
+        cold_start("no-such-model", None, None)
