@@ -74,7 +74,9 @@ class StuckModel(HashModel):
         return Frame(codes, torch.zeros(1, dtype=torch.bool), hidden)
 
 
-def make_engine(model: FrameModel, slots: int = 3, max_length: int = 200) -> Engine:
+def make_engine(
+    model: FrameModel, slots: int = 3, max_length: int = 200, ahead: bool = False
+) -> Engine:
     return Engine(
         model,
         slots=slots,
@@ -82,6 +84,7 @@ def make_engine(model: FrameModel, slots: int = 3, max_length: int = 200) -> Eng
         keeping=DenseKeeping(torch.float64),
         hidden_dtype=torch.float64,
         device=torch.device("cpu"),
+        ahead=ahead,
     )
 
 
@@ -116,10 +119,11 @@ def test_a_stream_hangs_on_all_of_its_prompt_its_seed_and_its_sampling():
     assert alone(Job(job.prompt, GREEDY, 0, 12))[0] != alone(job)[0]
 
 
-def test_streams_together_are_as_each_alone():
+@pytest.mark.parametrize("ahead", [False, True])
+def test_streams_together_are_as_each_alone(ahead):
     jobs = [make_job(seed, 1 + 13 * seed % 70, frames=4 + 5 * seed % 60) for seed in range(9)]
     jobs += [make_job(9, sampling=GREEDY)]
-    engine = make_engine(HashModel(stop_bias=-1.0))
+    engine = make_engine(HashModel(stop_bias=-1.0), ahead=ahead)
     streams = [engine.submit(job) for job in jobs]
     for job, stream in zip(jobs, streams, strict=True):
         frames, reason = alone(job, HashModel(stop_bias=-1.0))
@@ -142,6 +146,26 @@ def test_the_cache_ends_a_stream_too():
     assert stream.finish_reason is FinishReason.LENGTH
     full = engine.submit(make_job(1, length=23, frames=500))
     assert len(list(full)) == 1
+
+
+def test_a_frame_launched_ahead_has_room_and_no_listener():
+    model = HashModel(stop_bias=-99.0)
+    engine = make_engine(model, max_length=25, ahead=True)
+    stream = engine.submit(make_job(1, length=6, frames=500))
+    frames = as_lists(list(stream))
+    assert len(frames) == (25 - 6) // 2 - 1
+    assert stream.launched == len(frames) + 1
+    assert frames == alone(stream.job, model)[0]
+    assert_idle(engine)
+
+
+def test_a_step_ahead_is_launched_before_the_last_is_looked_at():
+    engine = make_engine(HashModel(stop_bias=-99.0), ahead=True)
+    stream = engine.submit(make_job(1))
+    engine.step()
+    assert (stream.launched, stream.made) == (1, 0)
+    engine.step()
+    assert (stream.launched, stream.made) == (2, 1)
 
 
 def test_a_prompt_without_room_for_speech_is_refused():
@@ -234,8 +258,9 @@ def test_the_guard_trips_exactly_when_the_tail_has_repeated(head, period, repeat
         assert guard.push(frame) == expected
 
 
-def test_threads_read_their_own_streams():
-    engine = make_engine(HashModel(stop_bias=-99.0), slots=3)
+@pytest.mark.parametrize("ahead", [False, True])
+def test_threads_read_their_own_streams(ahead):
+    engine = make_engine(HashModel(stop_bias=-99.0), slots=3, ahead=ahead)
     jobs = [make_job(seed, frames=15 + seed) for seed in range(8)]
     streams = [engine.submit(job) for job in jobs]
     heard: dict[int, list[list[int]]] = {}
@@ -266,9 +291,9 @@ actions = st.one_of(
 
 
 @settings(max_examples=60)
-@given(st.lists(actions, max_size=40), st.integers(1, 4))
-def test_no_frame_is_lost_doubled_or_mixed(plan, slots):
-    engine = make_engine(HashModel(), slots=slots)
+@given(st.lists(actions, max_size=40), st.integers(1, 4), st.booleans())
+def test_no_frame_is_lost_doubled_or_mixed(plan, slots, ahead):
+    engine = make_engine(HashModel(), slots=slots, ahead=ahead)
     streams: list[FrameStream] = []
     heard: list[list[list[int]]] = []
     cancelled: set[int] = set()
@@ -313,7 +338,9 @@ def orpheus(device, tiny_checkpoint) -> Orpheus:
     return load_orpheus(tiny_checkpoint, "tiny", find_recipe("fp32"), device)
 
 
-def orpheus_engine(model: Orpheus, slots: int = 3, max_length: int = 400) -> Engine:
+def orpheus_engine(
+    model: Orpheus, slots: int = 3, max_length: int = 400, graphs: bool = False
+) -> Engine:
     return Engine(
         model,
         slots=slots,
@@ -321,6 +348,8 @@ def orpheus_engine(model: Orpheus, slots: int = 3, max_length: int = 400) -> Eng
         keeping=DenseKeeping(torch.float32),
         hidden_dtype=torch.float32,
         device=model.embed.weight.device,
+        ahead=graphs,
+        graphs=graphs,
     )
 
 
@@ -329,11 +358,12 @@ def orpheus_job(seed: int) -> Job:
     return make_job(seed, length=2 + 37 * seed % 90, frames=6 + 7 * seed % 25, sampling=sampling)
 
 
-def test_orpheus_streams_that_join_and_leave_are_as_each_alone(orpheus):
+@pytest.mark.parametrize("graphs", [False, True])
+def test_orpheus_streams_that_join_and_leave_are_as_each_alone(orpheus, graphs):
     jobs = [orpheus_job(seed) for seed in range(8)]
     expected = [as_lists(list(orpheus_engine(orpheus, 1).submit(job))) for job in jobs]
     assert all(a != b for a, b in pairwise(expected))
-    engine = orpheus_engine(orpheus)
+    engine = orpheus_engine(orpheus, graphs=graphs)
     random = np.random.default_rng(0)
     waiting, streams = [*range(8)], {}
     while waiting or engine.running or engine.waiting:

@@ -42,6 +42,7 @@ Baseline = Annotated[
     str | None, typer.Option(help="Measure others on the same weights too: transformers.")
 ]
 Cold = Annotated[bool, typer.Option("--cold", help="Time a new process to its first sample too.")]
+Graphs = Annotated[bool, typer.Option("--graphs", help="On a GPU, record steps as CUDA graphs.")]
 Out = Annotated[
     Path | None,
     typer.Option(help="File for the result and its machine.", dir_okay=False),
@@ -62,6 +63,7 @@ def bench(
     seed: Seed = 0,
     baseline: Baseline = None,
     cold: Cold = False,
+    graphs: Graphs = False,
     out: Out = None,
     plot: Plot = None,
     markdown: Markdown = False,
@@ -84,9 +86,9 @@ def bench(
     if plot is not None and plot.suffix not in table.PLOTS:
         raise InputError(f"--plot is {plot}; allowed endings are {', '.join(table.PLOTS)}")
     with _folder(given, shape, layers) as name:
-        rows = _measure(name, recipe, device, plan)
+        rows = _measure(name, recipe, device, plan, graphs)
         for row in rows:
-            row["shape"] = shape or row["shape"]
+            row |= {"shape": shape or row["shape"], "graphs": graphs}
         if cold:
             from quaver.bench.cold import cold_start
 
@@ -124,7 +126,9 @@ def _save(rows: list[dict[str, Any]], out: Path | None, plot: Path | None) -> No
         draw(rows, plot)
 
 
-def _measure(name: str, recipe: str | None, device: str | None, plan: Plan) -> list[dict[str, Any]]:
+def _measure(
+    name: str, recipe: str | None, device: str | None, plan: Plan, graphs: bool
+) -> list[dict[str, Any]]:
     """Rows, with progress on stderr."""
     from rich.console import Console
 
@@ -139,7 +143,7 @@ def _measure(name: str, recipe: str | None, device: str | None, plan: Plan) -> l
     with console.status("loading") as status:
 
         def loaded(slots: int) -> Any:
-            voice = load(name, recipe, device, slots=slots)
+            voice = load(name, recipe, device, slots=slots, graphs=graphs)
             use_fitting_threads(voice.info()["parameters"])
             return voice
 

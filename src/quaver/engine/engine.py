@@ -3,6 +3,9 @@
 A step makes one frame for every running stream. Streams join before a step and leave after one;
 whoever reads a stream drives the steps, so one reader and many readers, offline and live, run the
 same loop. The engine sees neither tokens nor text nor sound.
+
+A GPU can work while the host does: the next step is launched before the last one's frames are
+looked at. A stream that turns out to have ended has then made one frame more, which nobody gets.
 """
 
 from __future__ import annotations
@@ -18,12 +21,11 @@ from torch import Tensor
 from quaver.core.errors import InputError
 from quaver.core.protocols import FrameModel, Prompt
 from quaver.core.types import FinishReason, SamplingParams
-from quaver.engine.cache import DecodeView, KVCache, PrefillView
+from quaver.engine.cache import KVCache
 from quaver.engine.guards import LoopGuard
 from quaver.engine.keeping import Keeping
 from quaver.engine.sampling import Sampler
-
-LENGTH_STEP = 64  # decode reads keys up to a multiple of this, so that few shapes occur
+from quaver.engine.steps import Made, Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class FrameStream:
     _engine: Engine
     finish_reason: FinishReason | None = None
     slot: int | None = None
-    made: int = 0
+    launched: int = 0  # frames
+    made: int = 0  # frames that have been delivered
     _ready: deque[Tensor] = field(default_factory=deque)
     _guard: LoopGuard = field(default_factory=LoopGuard)
 
@@ -90,12 +93,16 @@ class Engine:
         keeping: Keeping,
         hidden_dtype: torch.dtype,
         device: torch.device,
+        ahead: bool = False,
+        graphs: bool = False,
     ) -> None:
+        """`ahead` launches a step before the last one is looked at; `graphs` records steps."""
         self.lock = threading.RLock()
-        self._model, self._device = model, device
+        self._model, self._ahead = model, ahead
         self._cache = KVCache(model.cache_spec, slots, max_length, keeping, device)
         self._sampler = Sampler(slots, model.choices, device)
-        self._hidden = torch.zeros(slots, model.hidden_size, dtype=hidden_dtype, device=device)
+        self._steps = Steps(model, self._cache, self._sampler, hidden_dtype, graphs)
+        self._flight: _Flight | None = None
         self._streams: list[FrameStream | None] = [None] * slots
         self._waiting: deque[FrameStream] = deque()
 
@@ -116,6 +123,7 @@ class Engine:
         """The job with no more frames than there is room for. InputError if there is for none."""
         longest = self._cache.max_length
         room = (longest - len(job.prompt.tokens)) // self._model.positions_per_frame
+        room -= self._ahead  # for the frame that is launched before the last is known to be it
         if room < 1:
             raise InputError(
                 f"the prompt has {len(job.prompt.tokens)} tokens and this engine holds {longest} a "
@@ -136,17 +144,11 @@ class Engine:
         with self.lock:
             while self._waiting and None in self._streams:
                 self._admit(self._waiting.popleft(), self._streams.index(None))
-            count = max((i + 1 for i, s in enumerate(self._streams) if s is not None), default=0)
-            if count == 0:
-                return
-            view = DecodeView(self._cache, count, self._limit())
-            frame = self._model.frame(self._hidden[:count], view, self._sampler)
-            self._hidden[:count] = frame.hidden
-            # the step's one copy to the host
-            made = torch.cat((frame.codes, frame.stopped[:, None].long()), dim=1).cpu()
-            for slot, stream in enumerate(self._streams[:count]):
-                if stream is not None:
-                    self._deliver(stream, made[slot])
+            landing, self._flight = self._flight, self._launch()
+            if not self._ahead:
+                landing, self._flight = self._flight, None
+            if landing is not None:
+                self._land(landing)
 
     def finish(self, stream: FrameStream, reason: FinishReason) -> None:
         """End a stream, running or waiting, and free what it holds."""
@@ -167,20 +169,33 @@ class Engine:
         self._streams[slot], stream.slot = stream, slot
         self._cache.open(slot)
         self._sampler.open(slot, job.sampling, job.seed, job.prompt)
-        tokens = torch.tensor([job.prompt.tokens])
-        view = PrefillView(self._cache, slot, 0, tokens.shape[1])
-        self._hidden[slot] = self._model.prefill(tokens, view)[0]
+        self._steps.prefill(slot, torch.tensor([job.prompt.tokens]))
 
-    def _deliver(self, stream: FrameStream, row: Tensor) -> None:
-        stopped = bool(row[-1])
-        reason = FinishReason.STOP if stopped else stream.deliver(row[:-1])
-        if reason is not None:
-            self.finish(stream, reason)
+    def _launch(self) -> _Flight | None:
+        count = max((i + 1 for i, s in enumerate(self._streams) if s is not None), default=0)
+        if count == 0:
+            return None
+        streams = tuple(self._streams[:count])
+        each, longest = self._model.positions_per_frame, 0
+        for stream in streams:
+            if stream is not None:
+                stream.launched += 1
+                longest = max(longest, len(stream.job.prompt.tokens) + stream.launched * each)
+        return _Flight(self._steps.launch(count, longest), streams)
 
-    def _limit(self) -> int:
-        """Positions that any running stream will have filled after this step, rounded up."""
-        each = self._model.positions_per_frame
-        longest = max(
-            len(s.job.prompt.tokens) + (s.made + 1) * each for s in self._streams if s is not None
-        )
-        return min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self._cache.max_length)
+    def _land(self, flight: _Flight) -> None:
+        rows = flight.made.wait()
+        for row, stream in zip(rows, flight.streams, strict=False):
+            if stream is None or stream.finish_reason is not None:
+                continue
+            reason = FinishReason.STOP if row[-1] else stream.deliver(row[:-1])
+            if reason is not None:
+                self.finish(stream, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A step that was launched, and who was in which slot."""
+
+    made: Made
+    streams: tuple[FrameStream | None, ...]

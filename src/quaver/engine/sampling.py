@@ -66,6 +66,11 @@ class Sampler:
         self._columns = torch.arange(self._width, device=device)
         self._windowed: set[int] = set()
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether any slot's penalty forgets: a step then does more."""
+        return bool(self._windowed)
+
     def open(self, slot: int, params: SamplingParams, seed: int, prompt: Prompt) -> None:
         """Give a slot to a stream. What the prompt has spoken counts as seen."""
         self._temperature[slot] = params.temperature
@@ -115,7 +120,7 @@ class Sampler:
         n = len(entry)
         seen = self._seen[:n]
         seen.scatter_add_(1, entry, torch.ones_like(entry, dtype=torch.int16))
-        if not self._windowed:
+        if not self.has_windows:
             return
         window, written = self._window[:n], self._written[:n]
         leaving = self._ring[:n].gather(1, (written - window) % MAX_WINDOW)

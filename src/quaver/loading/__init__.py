@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Loaded:
     plan: CachePlan
     device: torch.device
     facts: dict[str, Any]
+    graphs: bool = False
 
     @cached_property
     def synthesizer(self) -> SpeechSynthesizer:
@@ -56,6 +57,8 @@ class Loaded:
             keeping=self.keeping,
             hidden_dtype=self.recipe.format(Role.BACKBONE).dtype,
             device=self.device,
+            ahead=self.graphs,
+            graphs=self.graphs,
         )
         facts = {**self.facts, "cache_bytes": engine.cache_bytes}
         return SpeechSynthesizer(self.prompts, engine, self.codec, self.sampling, facts)
@@ -69,6 +72,7 @@ def load(
     codec: str | Path | None = None,
     slots: int = 4,
     max_length: int | None = None,
+    graphs: bool = False,
 ) -> SpeechSynthesizer:
     """Load a model, ready to speak.
 
@@ -78,9 +82,10 @@ def load(
     device: `cpu`, `cuda` or `cuda:N`; None takes a GPU where there is one.
     codec: folder or hub id of the codec; None takes the one that the checkpoint names.
     slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
+    graphs: on a GPU, record steps as CUDA graphs and launch them ahead of what they made.
     """
     opened = open_model(model, recipe, device, codec=codec, slots=slots, max_length=max_length)
-    return opened.synthesizer
+    return replace(opened, graphs=graphs).synthesizer
 
 
 def open_model(
