@@ -45,7 +45,7 @@ def idle(voice: SpeechSynthesizer) -> bool:
 
 def work_done(voice: SpeechSynthesizer) -> int:
     """Choices that the engine has ever drawn in its first slot."""
-    return int(voice._engine._sampler._made[0])
+    return int(voice._engine._sampler.state.made[0])
 
 
 def test_what_is_loaded_is_told(voice, device, tiny_checkpoint):

@@ -96,11 +96,14 @@ class Engine:
         ahead: bool = False,
         graphs: bool = False,
     ) -> None:
-        """`ahead` launches a step before the last one is looked at; `graphs` records steps."""
+        """`ahead` launches a step before the last one is looked at; `graphs` records steps, and
+        draws in one launch."""
         self.lock = threading.RLock()
         self._model, self._ahead = model, ahead
         self._cache = KVCache(model.cache_spec, slots, max_length, keeping, device)
-        self._sampler = Sampler(slots, model.choices, device)
+        self._sampler = Sampler(
+            slots, model.choices, device, kernel=graphs and device.type == "cuda"
+        )
         self._steps = Steps(model, self._cache, self._sampler, hidden_dtype, graphs)
         self._flight: _Flight | None = None
         self._streams: list[FrameStream | None] = [None] * slots

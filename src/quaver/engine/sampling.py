@@ -40,29 +40,41 @@ def truncate(logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Ten
     return logits.masked_fill(logits < lowest, -torch.inf)
 
 
-class Sampler:
-    """Sampling parameters, seeds and penalty memory of all slots."""
+class SamplerState:
+    """What the sampler knows of each slot; all on the device, a row a slot."""
 
     def __init__(self, slots: int, choices: Sequence[int], device: torch.device) -> None:
         def column(dtype: torch.dtype) -> Tensor:
             return torch.ones(slots, 1, dtype=dtype, device=device)
 
-        self._temperature = column(torch.float32)
-        self._top_k = column(torch.int64)
-        self._top_p = column(torch.float32)
-        self._min_p = column(torch.float32)
-        self._penalty = column(torch.float32)
-        self._window = column(torch.int64)
-        self._key = column(torch.int64)  # of the seed
-        self._made = column(torch.int64)
-        self._width = max(choices)
-        # how often each choice stands in the penalty's window, [slots, positions * width]
-        self._seen = torch.zeros(
-            slots, len(choices) * self._width, dtype=torch.int16, device=device
+        self.temperature = column(torch.float32)
+        self.top_k = column(torch.int64)
+        self.top_p = column(torch.float32)
+        self.min_p = column(torch.float32)
+        self.penalty = column(torch.float32)
+        self.window = column(torch.int64)
+        self.key = column(torch.int64)  # of the seed
+        self.made = column(torch.int64)  # choices
+        # how often each choice stands in the penalty's window, [slots, positions * widest]
+        self.seen = torch.zeros(
+            slots, len(choices) * max(choices), dtype=torch.int16, device=device
         )
-        # the same choices in order, a ring; only kept for slots with a window
-        self._ring = torch.zeros(slots, MAX_WINDOW, dtype=torch.int64, device=device)
-        self._written = column(torch.int64)
+        # the same choices in order, a ring; only kept while any slot has a window
+        self.ring = torch.zeros(slots, MAX_WINDOW, dtype=torch.int64, device=device)
+        self.written = column(torch.int64)
+
+
+class Sampler:
+    """Sampling parameters, seeds and penalty memory of all slots.
+
+    `kernel` draws in one launch on a GPU; see `kernels/sampling.py`.
+    """
+
+    def __init__(
+        self, slots: int, choices: Sequence[int], device: torch.device, kernel: bool = False
+    ) -> None:
+        self.state = SamplerState(slots, choices, device)
+        self._width, self._kernel = max(choices), kernel
         self._columns = torch.arange(self._width, device=device)
         self._windowed: set[int] = set()
 
@@ -73,24 +85,25 @@ class Sampler:
 
     def open(self, slot: int, params: SamplingParams, seed: int, prompt: Prompt) -> None:
         """Give a slot to a stream. What the prompt has spoken counts as seen."""
-        self._temperature[slot] = params.temperature
-        self._top_k[slot] = params.top_k
-        self._top_p[slot] = params.top_p
-        self._min_p[slot] = params.min_p
-        self._penalty[slot] = params.repetition_penalty
-        self._window[slot] = params.repetition_window
-        self._key[slot] = seed_key(torch.tensor([seed]))
-        self._made[slot] = 0
-        self._seen[slot] = 0
+        state = self.state
+        state.temperature[slot] = params.temperature
+        state.top_k[slot] = params.top_k
+        state.top_p[slot] = params.top_p
+        state.min_p[slot] = params.min_p
+        state.penalty[slot] = params.repetition_penalty
+        state.window[slot] = params.repetition_window
+        state.key[slot] = seed_key(torch.tensor([seed]))
+        state.made[slot] = 0
+        state.seen[slot] = 0
         window = params.repetition_window
         spoken = [position * self._width + choice for position, choice in prompt.spoken]
         spoken = spoken[-window:] if window else spoken
         if spoken:
-            index = torch.tensor(spoken, device=self._seen.device)
-            self._seen[slot].scatter_add_(0, index, torch.ones_like(index, dtype=torch.int16))
+            index = torch.tensor(spoken, device=state.seen.device)
+            state.seen[slot].scatter_add_(0, index, torch.ones_like(index, dtype=torch.int16))
             if window:
-                self._ring[slot, : len(spoken)] = index
-        self._written[slot] = len(spoken)
+                state.ring[slot, : len(spoken)] = index
+        state.written[slot] = len(spoken)
         self._windowed.discard(slot)
         if window:
             self._windowed.add(slot)
@@ -101,30 +114,35 @@ class Sampler:
     def __call__(self, position: int, logits: Tensor) -> Tensor:
         """Logits [n, choices] of the first n slots -> choices [n]; see `core.protocols.Choose`."""
         n, width = logits.shape
-        start = position * self._width
-        seen = self._seen[:n, start : start + width] > 0
-        logits = penalise(logits, seen, self._penalty[:n])
-        greedy = self._temperature[:n] == 0
-        logits = logits / torch.where(greedy, 1.0, self._temperature[:n])
-        logits = truncate(logits, self._top_k[:n], self._top_p[:n], self._min_p[:n])
+        state, start = self.state, position * self._width
+        if self._kernel:
+            # only builds of torch for GPUs bring Triton
+            from quaver.engine.kernels import sampling
+
+            return sampling.choose(state, start, logits, self.has_windows)
+        seen = state.seen[:n, start : start + width] > 0
+        logits = penalise(logits, seen, state.penalty[:n])
+        greedy = state.temperature[:n] == 0
+        logits = logits / torch.where(greedy, 1.0, state.temperature[:n])
+        logits = truncate(logits, state.top_k[:n], state.top_p[:n], state.min_p[:n])
         # Gumbel's trick: the largest of logit + noise is a draw from their softmax
-        key = stream_key(self._key[:n], self._made[:n])
+        key = stream_key(state.key[:n], state.made[:n])
         noise = -(-uniform(key, self._columns[None, :width]).log()).log()
         choice = torch.where(greedy, logits, logits + noise).argmax(dim=-1, keepdim=True)
-        self._made[:n] += 1
+        state.made[:n] += 1
         self._remember(start + choice)
         return choice[:, 0]
 
     def _remember(self, entry: Tensor) -> None:
         """Count entries [n, 1] as seen, and uncount those that leave a window."""
-        n = len(entry)
-        seen = self._seen[:n]
+        n, state = len(entry), self.state
+        seen = state.seen[:n]
         seen.scatter_add_(1, entry, torch.ones_like(entry, dtype=torch.int16))
         if not self.has_windows:
             return
-        window, written = self._window[:n], self._written[:n]
-        leaving = self._ring[:n].gather(1, (written - window) % MAX_WINDOW)
+        window, written = state.window[:n], state.written[:n]
+        leaving = state.ring[:n].gather(1, (written - window) % MAX_WINDOW)
         gone = (window > 0) & (written >= window)
         seen.scatter_add_(1, leaving, -gone.to(torch.int16))
-        self._ring[:n].scatter_(1, written % MAX_WINDOW, entry)
+        state.ring[:n].scatter_(1, written % MAX_WINDOW, entry)
         written += 1

@@ -165,7 +165,7 @@ def append(k: Tensor, v: Tensor, kept: KeptLayer) -> None:
         (k, kept.keys, kept.key_steps, kept.key_scale),
         (v, kept.values, kept.value_steps, kept.value_scale),
     )
-    with _on(k.device):
+    with on(k.device):
         for new, elements, steps, scale in pairs:
             _append[(n * heads,)](
                 new,
@@ -197,7 +197,7 @@ def attend(q: Tensor, kept: KeptLayer, limit: int) -> Tensor:
     sums = q.new_empty((n * kv_heads, splits, group, 2), dtype=torch.float32)
     out = torch.empty((n, heads, 1, d), dtype=q.dtype, device=q.device)
     half = tl.float16 if kept.keys.dtype is torch.float16 else tl.bfloat16
-    with _on(q.device):
+    with on(q.device):
         _attend[(n * kv_heads, splits)](
             q,
             kept.keys,
@@ -244,6 +244,6 @@ def _splits(programs: int, blocks: int, device: torch.device) -> int:
     return max(1, min(wanted // programs, blocks))
 
 
-def _on(device: torch.device) -> AbstractContextManager[object]:
+def on(device: torch.device) -> AbstractContextManager[object]:
     """Triton launches on the current device."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
