@@ -104,12 +104,12 @@ class Samples:
     def mean(self) -> float:
         return float((self.values * self.weights).sum() / self.weights.sum())
 
-    def draw_means(self, rows: NDArray[np.int64], random: np.random.Generator) -> Floats:
-        """Weighted means of draws [draws] that take the texts of rows [draws, texts], and seeds
-        anew within each."""
+    def draw_means(self, rows: NDArray[np.int64], within: Floats) -> Floats:
+        """Weighted means of draws [draws] that take the texts of rows [draws, texts], and of each
+        the seeds that numbers in 0..1, `within` [draws, texts, seeds or more], point at."""
         width = self.values.shape[1]
         counts = (self.weights > 0).sum(axis=1)  # seeds that were measured come first
-        seeds = (random.random((*rows.shape, width)) * counts[rows][..., None]).astype(np.int64)
+        seeds = (within[..., :width] * counts[rows][..., None]).astype(np.int64)
         there = np.arange(width) < counts[rows][..., None]
         taken = self.weights[rows[..., None], seeds] * there
         values = self.values[rows[..., None], seeds]
@@ -146,7 +146,9 @@ def _estimate(
     random = np.random.default_rng(seed)
     rows = random.integers(len(texts), size=(draws, len(texts)))
     samples = [Samples.of(side, texts) for side in sides]
-    drawn = [side.draw_means(rows, random) for side in samples]
+    # the same for both sides: one text may be said in another voice with each seed
+    within = random.random((draws, len(texts), max(side.values.shape[1] for side in samples)))
+    drawn = [side.draw_means(rows, within) for side in samples]
     means = [np.array([side.mean]) for side in samples]
     value = float(statistic(means[0], means[-1])[0])
     outside = expanded(len(texts))
