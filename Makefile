@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # A pinned torch; for a machine without a GPU, a CPU build is smaller (see README).
 TORCH ?= torch==2.13.0
+# Tests run in so many processes, a file's in one.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -17,13 +19,13 @@ demo: $(VENV)/installed
 	@echo "            $(BIN)/quaver models      $(BIN)/quaver doctor"
 
 test: $(VENV)/developer
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(VENV)/developer
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 format: $(VENV)/developer
 	$(BIN)/ruff format .

@@ -12,12 +12,15 @@ from torch import Tensor
 from quaver.core.protocols import CacheSpec
 from quaver.engine.cache import KVCache, has_kernels
 from quaver.engine.keeping import KEYS, VALUES, keeping
+from quaver.nn.attention import turned
+from quaver.nn.rope import RotaryEmbedding
 from quaver.precision import Format
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("kernels need a GPU, or triton and TRITON_INTERPRET=1", allow_module_level=True)
 kernels = pytest.importorskip("quaver.engine.kernels.attention", reason="triton is not installed")
+launch = pytest.importorskip("quaver.nn.kernels.launch", reason="triton is not installed")
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 FORMATS = [Format.BF16, Format.FP16, Format.FP8, Format.FP8_E5M2, Format.INT8]
@@ -52,46 +55,84 @@ def decoded(cache: KVCache, part: int) -> Tensor:
     return elements * cache.keeping.scales(LAYER)[part]
 
 
-def new(heads: int, d: int, seed: int) -> Tensor:
-    """[slots, heads, 1, d] that is a part of something larger, as attention's is."""
-    generator = torch.Generator().manual_seed(seed)
-    wide = torch.randn(len(LENGTHS), 1, heads + 3, d, generator=generator).bfloat16().to(DEVICE)
-    return wide.transpose(1, 2)[:, 2 : heads + 2]
+def new(heads: int, group: int, d: int) -> Tensor:
+    """Queries, keys and values [slots, heads * (group + 2), 1, d], laid out as a product's."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (len(LENGTHS), 1, heads * (group + 2), d)
+    return torch.randn(shape, generator=generator).bfloat16().to(DEVICE).transpose(1, 2)
+
+
+def rope(d: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [slots, 1, 1, d] of each stream's position."""
+    made = RotaryEmbedding(d, 10_000.0, None, max(LENGTHS) + 1)
+    cos, sin = made(torch.tensor(LENGTHS)[:, None])
+    return cos.to(DEVICE), sin.to(DEVICE)
 
 
 @pytest.mark.parametrize("chosen", FORMATS)
 @pytest.mark.parametrize(("heads", "group", "d"), [(2, 3, 64), (1, 1, 16), (8, 3, 128)])
-def test_attention_is_that_of_what_is_kept(chosen, heads, group, d):
-    cache = filled(chosen, heads, d)
-    q, k, v = new(heads * group, d, 1), new(heads, d, 2), new(heads, d, 3)
-    kernels.append(k, v, cache.layer(LAYER))
-    found = kernels.attend(q, cache.layer(LAYER), max(LENGTHS) + 1)
+@pytest.mark.parametrize("splits", [None, 1])
+def test_attention_is_that_of_what_is_kept(chosen, heads, group, d, splits, monkeypatch):
+    if splits is not None:
+        monkeypatch.setattr(kernels, "_splits", lambda *_: splits)
+    cache, qkv = filled(chosen, heads, d), new(heads, group, d)
+    q, _, _ = turned(qkv, heads, rope(d))
+    found = kernels.attend(qkv, rope(d), cache.layer(LAYER), max(LENGTHS) + 1)
     keys, values = decoded(cache, KEYS), decoded(cache, VALUES)
     for slot, count in enumerate(LENGTHS):
         wide = [x[slot, :, : count + 1].repeat_interleave(group, 0) for x in (keys, values)]
         scores = (q[slot].double() @ wide[0].transpose(-1, -2)) / d**0.5
         wanted = scores.softmax(-1) @ wide[1]
-        # bf16 of weights and of the result
-        torch.testing.assert_close(found[slot].double(), wanted, rtol=0.01, atol=0.01)
+        # bf16 of queries, of weights and of the result; the interpreter cuts bits off
+        close = 0.03 if INTERPRETED else 0.01
+        torch.testing.assert_close(found[slot].double(), wanted, rtol=close, atol=close)
+    assert not launch.tickets(DEVICE).any(), "every count is back at zero"
 
 
 @pytest.mark.parametrize("chosen", FORMATS)
 @pytest.mark.parametrize("magnitude", [0.0, 1e-3, 1.0, 1e4])
 def test_what_is_new_is_kept_as_the_twin_keeps_it(chosen, magnitude):
-    if INTERPRETED and magnitude and chosen.quantised:
+    if INTERPRETED and magnitude:
         pytest.skip("Triton's interpreter cuts off bits where a GPU rounds to bf16 and fp8")
-    cache, (heads, d) = filled(chosen, 2, 32), (2, 32)
+    heads, group, d = 2, 2, 32
+    cache, qkv = filled(chosen, heads, d), magnitude * new(heads, group, d)
     before = cache.store.clone()
-    k, v = magnitude * new(heads, d, 2), magnitude * new(heads, d, 3)
-    kernels.append(k, v, cache.layer(LAYER))
+    kernels.attend(qkv, rope(d), cache.layer(LAYER), max(LENGTHS) + 1)
+    _, k, v = turned(qkv, heads, rope(d))
     for part, x in ((KEYS, k), (VALUES, v)):
         elements, steps = cache.keeping.encode(x[:, :, 0], LAYER, part)
         for slot, count in enumerate(LENGTHS):
-            assert torch.equal(cache.store[LAYER, part, slot, :, count], elements[slot])
-            before[LAYER, part, slot, :, count] = elements[slot]
+            found = cache.store[LAYER, part, slot, :, count].view(cache.keeping.kind)
+            wanted = elements[slot].view(cache.keeping.kind)
+            if part == VALUES:
+                assert torch.equal(found.float(), wanted.float())
+            else:  # a product and a sum may be one instruction: the last bit of the format
+                torch.testing.assert_close(found.float(), wanted.float(), rtol=0.13, atol=1.0)
+            before[LAYER, part, slot, :, count] = cache.store[LAYER, part, slot, :, count]
             if cache.steps is not None and steps is not None:
-                assert torch.equal(cache.steps[LAYER, part, slot, :, count], steps[slot])
+                own = cache.steps[LAYER, part, slot, :, count]
+                torch.testing.assert_close(own, steps[slot], rtol=0.01, atol=0.0)
     assert torch.equal(cache.store, before), "nothing else has changed"
+
+
+@pytest.mark.parametrize("chosen", [Format.BF16, Format.FP8])
+def test_a_new_key_is_turned(chosen):
+    """Against numbers of float64, to the format's own step."""
+    if INTERPRETED and chosen.quantised:
+        pytest.skip(
+            "Triton's interpreter rounds a few floats of eight bits to half of what they are"
+        )
+    heads, group, d = 2, 3, 64
+    cache, qkv = filled(chosen, heads, d), new(heads, group, d)
+    kernels.attend(qkv, rope(d), cache.layer(LAYER), max(LENGTHS) + 1)
+    cos, sin = (x[:, 0].double().cpu() for x in rope(d))
+    raw = qkv[:, heads * group : heads * (group + 1), 0].double().cpu()
+    wanted = raw * cos + raw.roll(d // 2, dims=-1) * sin
+    found = torch.stack(
+        [decoded(cache, KEYS)[slot, :, count] for slot, count in enumerate(LENGTHS)]
+    ).cpu()
+    step = 2**-7 if chosen is Format.BF16 else 2**-3
+    assert ((found - wanted).abs() <= step * wanted.abs() + 0.02).all()
 
 
 def test_a_kernel_is_only_used_where_it_runs():

@@ -26,9 +26,10 @@ class KVStore(Protocol):
     def positions(self) -> Tensor:
         """Positions [n, t] of the inputs of this pass."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Keep k, v [n, kv_heads, t, d], then let q [n, heads, t, d] look at all that it may see
-        of the layer; returns [n, heads, t, d]."""
+    def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Queries, keys and values [n, heads + 2 kv_heads, t, d], not yet turned by `rope`, which
+        are cosines and sines [n, 1, t, d] of this pass: keep keys and values, then let queries look
+        at all that they may see of the layer; returns [n, heads, t, d]."""
 
     def advance(self) -> None:
         """Move on by the inputs of this pass."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from quaver.core.protocols import CacheSpec
 from quaver.engine.keeping import KEYS, VALUES, Keeping, KeptLayer
-from quaver.nn.attention import attend
+from quaver.nn.attention import attend, turned
 from quaver.precision.devices import CUDA_BF16, CUDA_FP8
 
 
@@ -64,7 +64,8 @@ class View(ABC):
 
     positions: Tensor  # [n, t]
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
+        q, k, v = turned(qkv, kv_heads, rope)
         return attend(q, *self.update(layer, k, v))
 
     @abstractmethod
@@ -125,15 +126,13 @@ class DecodeView(View):
         self._columns = torch.arange(limit, device=device)
         self._look()
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
         if not self._cache.has_kernels:
-            return super().attend(layer, q, k, v)
+            return super().attend(layer, qkv, kv_heads, rope)
         # only builds of torch for GPUs bring Triton
         from quaver.engine.kernels import attention
 
-        kept = self._cache.layer(layer)
-        attention.append(k, v, kept)
-        return attention.attend(q, kept, self._limit)
+        return attention.attend(qkv, rope, self._cache.layer(layer), self._limit)
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         keys = self._exchange(layer, KEYS, k[:, :, 0])

@@ -24,6 +24,7 @@ from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.loading.hosting import drop_text_rows
 from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, stored_recipe
 from quaver.loading.parts import find_device, load_codec, read_sampling, read_tokenizer
+from quaver.nn.linear import Product
 from quaver.precision import Recipe, Role, find_recipe
 from quaver.precision.auto import AUTO, RESERVE, choose
 from quaver.precision.devices import DeviceKind, State, default_recipe, recipe_support
@@ -50,6 +51,10 @@ class Loaded:
     @cached_property
     def synthesizer(self) -> SpeechSynthesizer:
         """The whole, with an engine and a cache of its own, made when first asked for."""
+        if self.graphs and self.device.type == "cuda":
+            for module in self.model.modules():
+                if isinstance(module, Product):
+                    module.fuse()
         engine = Engine(
             self.model,
             slots=self.plan.slots,
@@ -82,7 +87,8 @@ def load(
     device: `cpu`, `cuda` or `cuda:N`; None takes a GPU where there is one.
     codec: folder or hub id of the codec; None takes the one that the checkpoint names.
     slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
-    graphs: on a GPU, record steps as CUDA graphs and launch them ahead of what they made.
+    graphs: on a GPU, record steps as CUDA graphs, launch them ahead of what they made, and take
+        one kernel for a product and all around it.
     """
     opened = open_model(model, recipe, device, codec=codec, slots=slots, max_length=max_length)
     return replace(opened, graphs=graphs).synthesizer

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quaver.nn.linear import linear
+from quaver.nn.norm import RMSNorm
 from quaver.nn.rope import rotate
 from quaver.precision import Recipe, Role
 
@@ -31,20 +32,34 @@ class Attention(nn.Module):
         self.out = linear(heads * head_dim, width, role, recipe)
 
     def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], layer: int, store: KVStore | None
+        self,
+        x: Tensor,
+        norm: RMSNorm,
+        rope: tuple[Tensor, Tensor],
+        layer: int,
+        store: KVStore | None,
     ) -> Tensor:
-        """x [n, t, width] -> [n, t, width]. Without a store: causal over the t positions."""
+        """x [n, t, width] -> x + attention(norm(x)). Without a store: causal over t positions."""
         n, t, _ = x.shape
-        heads = self.qkv(x).view(n, t, -1, self.head_dim).transpose(1, 2)
-        qk, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
-        q, k = rotate(qk, rope).split((self.heads, self.kv_heads), dim=1)
+        qkv = self.qkv(x, norm=norm).view(n, t, -1, self.head_dim).transpose(1, 2)
         if store is None:
             # whole copies: compiled backwards bake the strides of views into dynamic shapes
+            q, k, v = turned(qkv, self.kv_heads, rope)
             q, k = q.contiguous(), k.contiguous()
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         else:
-            y = store.attend(layer, q, k, v)
-        return self.out(y.transpose(1, 2).reshape(n, t, -1))
+            y = store.attend(layer, qkv, self.kv_heads, rope)
+        return self.out(y.transpose(1, 2).reshape(n, t, -1), residual=x)
+
+
+def turned(
+    qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """[n, heads + 2 kv_heads, t, d] -> queries and keys turned by their positions, and values."""
+    heads = qkv.shape[1] - 2 * kv_heads
+    qk, v = qkv.split((heads + kv_heads, kv_heads), dim=1)
+    q, k = rotate(qk, rope).split((heads, kv_heads), dim=1)
+    return q, k, v
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

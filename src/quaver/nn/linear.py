@@ -5,6 +5,7 @@ Families ask for `linear(in, out, role, recipe)` and never learn what the number
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quaver.nn.norm import RMSNorm
+from quaver.nn.weight import Kept
 from quaver.precision import Recipe, Role
+
+MOST_FUSED_ROWS = 64
 
 
 @contextmanager
@@ -30,8 +35,80 @@ def tf32_products() -> Iterator[None]:
         products.fp32_precision = before
 
 
-class Linear(nn.Module):
-    """y = x W^T (+ b), with W of shape [out, in] in the dtype that the recipe gives its role.
+class Product(nn.Module):
+    """y = x W^T (+ b), whatever W is kept in, with what a Transformer puts around it."""
+
+    out_features: int
+    bias: nn.Parameter | None
+    fused = False  # whether few rows take one kernel, all around the product included
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        norm: RMSNorm | None = None,
+        gated: bool = False,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """x [..., in] -> [..., out], in the dtype of x under autocast or of the weight.
+
+        norm: of x, first. gated: silu of the first half of the outputs times the second,
+        [..., out / 2]. residual: added last.
+        """
+        if self.fused and x.numel() <= MOST_FUSED_ROWS * x.shape[-1]:
+            return self._fused(x, norm, gated, residual)
+        y = self.whole(x if norm is None else norm(x))
+        if gated:
+            gate, up = y.chunk(2, dim=-1)
+            y = F.silu(gate) * up
+        return y if residual is None else residual + y
+
+    def fuse(self) -> None:
+        """Let few rows take one kernel from now on, where there is one for this weight."""
+        self.fused = self.has_kernel and self.bias is None
+
+    @property
+    @abstractmethod
+    def has_kernel(self) -> bool:
+        """Whether `kernels.skinny` multiplies by this weight, where it is."""
+
+    def whole(self, x: Tensor) -> Tensor:
+        """All outputs."""
+        return self.rows(x, 0, self.out_features)
+
+    @abstractmethod
+    def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Outputs start..stop-1 only: the other rows of the weight are not read."""
+
+    @abstractmethod
+    def kept(self) -> Kept:
+        """The weight as kernels read it."""
+
+    def prepared(self, x: Tensor, norm: RMSNorm | None) -> tuple[Tensor, RMSNorm | None, bool]:
+        """What a kernel is given: inputs, the norm that it applies itself, and whether it rounds
+        each row of inputs to E4M3."""
+        return x, norm, False
+
+    def _fused(
+        self, x: Tensor, norm: RMSNorm | None, gated: bool, residual: Tensor | None
+    ) -> Tensor:
+        # only builds of torch for GPUs bring Triton
+        from quaver.nn.kernels.skinny import Around, skinny
+
+        given, own, rounded = self.prepared(x, norm)
+        around = Around(
+            None if own is None else own.weight,
+            0.0 if own is None else own.eps,
+            rounded,
+            gated,
+            None if residual is None else residual.reshape(-1, residual.shape[-1]),
+        )
+        y = skinny(given.reshape(-1, x.shape[-1]), self.kept(), around)
+        return y.view(*x.shape[:-1], -1)
+
+
+class Linear(Product):
+    """A product with W of shape [out, in] in the dtype that the recipe gives its role.
 
     Where the recipe keeps weights in fewer bits, `quaver.quant` puts a layer of its own in place of
     this one once it is loaded: same methods, same inputs and outputs.
@@ -46,7 +123,7 @@ class Linear(nn.Module):
         role: Role = Role.BACKBONE,
     ) -> None:
         super().__init__()
-        self.role = role
+        self.role, self.out_features = role, out_features
         self.tf32 = False  # whether a GPU may multiply fp32 as TF32
         self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype)) if bias else None
@@ -56,9 +133,15 @@ class Linear(nn.Module):
         """What inputs must be in, outside of autocast."""
         return self.weight.dtype
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., in] -> [..., out], in the dtype of x under autocast or of the weight."""
+    def whole(self, x: Tensor) -> Tensor:
         return self._product(x, self.weight, self.bias)
+
+    @property
+    def has_kernel(self) -> bool:
+        return self.weight.is_cuda and self.weight.dtype in (torch.bfloat16, torch.float16)
+
+    def kept(self) -> Kept:
+        return Kept(self.weight)
 
     def settle(self) -> None:
         """Lay the loaded weight out for where it lives.
@@ -70,12 +153,12 @@ class Linear(nn.Module):
             self.weight.data = self.weight.data.t().contiguous().t()
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Outputs start..stop-1 only: the other rows of the weight are not read."""
         bias = None if self.bias is None else self.bias[start:stop]
         return self._product(x, self.weight[start:stop], bias)
 
     def drop_rows(self, count: int) -> None:
         """Forget the first `count` outputs."""
+        self.out_features -= count
         self.weight = nn.Parameter(self.weight[count:].clone(), self.weight.requires_grad)
         if self.bias is not None:
             self.bias = nn.Parameter(self.bias[count:].clone(), self.bias.requires_grad)

@@ -49,8 +49,8 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, rope: tuple[Tensor, Tensor], layer: int, store: KVStore | None
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rope, layer, store)
-        return x + self.mlp(self.mlp_norm(x))
+        x = self.attention(x, self.attention_norm, rope, layer, store)
+        return self.mlp(x, self.mlp_norm)
 
 
 class Transformer(nn.Module):

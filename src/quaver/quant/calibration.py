@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from quaver.nn.attention import attend
+from quaver.nn.attention import attend, turned
 
 
 @dataclass(slots=True)
@@ -53,7 +54,8 @@ class WatchedStore:
         self._mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
         self._largest = largest
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
+        q, k, v = turned(qkv, kv_heads, rope)
         seen = torch.stack((k.abs().amax(), v.abs().amax())).float()
         before = self._largest.get(layer)
         self._largest[layer] = seen if before is None else torch.maximum(seen, before)
@@ -91,10 +93,12 @@ def _watched(
     model: nn.Module, inputs: dict[str, Inputs], products_of: Collection[str]
 ) -> Iterator[None]:
     def watch(name: str) -> torch.utils.hooks.RemovableHandle:
-        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            inputs[name].add(arguments[0], name in products_of)
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+            norm = options.get("norm")
+            x = arguments[0] if norm is None else norm(arguments[0])
+            inputs[name].add(x, name in products_of)
 
-        return model.get_submodule(name).register_forward_pre_hook(hook)
+        return model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
 
     handles = [watch(name) for name in inputs]
     try:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from quaver.nn.norm import RMSNorm
 from quaver.precision import Format
 from quaver.precision.weight import BLOCK, QuantisedWeight
 from quaver.quant.layer import DTYPE, FEW_ROWS, QuantisedLinear, has_kernel, scales
@@ -46,6 +47,7 @@ class Fp8Linear(Fp8WeightLinear):
     """Each token's inputs get a scale when they come."""
 
     format = Format.FP8
+    rounds_inputs = True
 
     @classmethod
     def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
@@ -56,6 +58,9 @@ class Fp8Linear(Fp8WeightLinear):
     def input_step(cls, x: Tensor, scale: Tensor | None) -> Tensor:
         """fp32 scales of inputs, [..., 1] or []."""
         return _scale_of(x)
+
+    def prepared(self, x: Tensor, norm: RMSNorm | None) -> tuple[Tensor, RMSNorm | None, bool]:
+        return x, norm, True  # a kernel does both
 
     def product(self, x: Tensor, start: int, stop: int) -> Tensor:
         flat = x.reshape(-1, self.in_features)
@@ -82,6 +87,9 @@ class Fp8StaticLinear(Fp8Linear):
 
     format = Format.FP8_STATIC
 
+    def prepared(self, x: Tensor, norm: RMSNorm | None) -> tuple[Tensor, RMSNorm | None, bool]:
+        return QuantisedLinear.prepared(self, x, norm)
+
     @classmethod
     def input_step(cls, x: Tensor, scale: Tensor | None) -> Tensor:
         assert scale is not None, "a static layer is only made with a scale"
@@ -96,6 +104,7 @@ class Fp8BlockLinear(Fp8WeightLinear):
 
     format = Format.FP8_BLOCK
     group = BLOCK
+    rounds_inputs = True
 
     @classmethod
     def quantise_rows(cls, weight: Tensor) -> QuantisedWeight:

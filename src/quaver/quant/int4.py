@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quaver.nn.weight import Packing
 from quaver.precision import Format
 from quaver.quant.layer import DTYPE, QuantisedLinear, scales
 
@@ -23,6 +24,7 @@ class Int4Linear(QuantisedLinear):
 
     format = Format.INT4
     group = GROUP
+    packing = Packing.INT4
     least_sqnr = 13.0
 
     @classmethod

@@ -57,6 +57,7 @@ class Int8DynamicLinear(Int8Linear):
     """
 
     format = Format.INT8_DYNAMIC
+    rounds_inputs = True
 
     @classmethod
     def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quaver.core.errors import InputError
-from quaver.nn.linear import Linear
+from quaver.nn.linear import Linear, Product
+from quaver.nn.norm import RMSNorm
+from quaver.nn.weight import Kept, Packing
 from quaver.precision import Format, Role
 from quaver.precision.devices import reads_packed
 from quaver.precision.weight import QuantisedWeight, stack
@@ -26,7 +28,7 @@ STRETCH = 8192  # rows quantised at a time: what that takes does not grow with a
 DTYPE = torch.bfloat16  # of activations, and of the scales that are made here
 
 
-class QuantisedLinear(nn.Module):
+class QuantisedLinear(Product):
     """y = x W^T (+ b), with W [out, in] kept in fewer bits: stands in for `Linear`.
 
     Rows of W never share a scale in memory, so that any of them can be used alone.
@@ -34,11 +36,16 @@ class QuantisedLinear(nn.Module):
 
     format: ClassVar[Format]
     group: ClassVar[int | None] = None  # inputs that share a scale; None: a whole row
+    packing: ClassVar[Packing] = Packing.NONE
+    rounds_inputs: ClassVar[bool] = False
     least_sqnr: ClassVar[float] = 25.0  # dB; a layer that rounding costs more stays dense
     reads_on_cpu = False  # whether `product` reads the weight as it is kept, on a CPU too
 
+    levels: Tensor | None  # what elements stand for, where they are indices
+
     def __init__(self, weight: QuantisedWeight, bias: Tensor | None) -> None:
         super().__init__()
+        self.register_buffer("levels", None, persistent=False)
         self.out_features, self.in_features = weight.shape
         self.weight, self.scale = kept(weight.elements), kept(weight.scale)
         self.input_scale = None if weight.input_scale is None else kept(weight.input_scale)
@@ -116,12 +123,7 @@ class QuantisedLinear(nn.Module):
         """What inputs must be in."""
         return DTYPE
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., in] -> [..., out]."""
-        return self.rows(x, 0, self.out_features)
-
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Outputs start..stop-1 only: the other rows of the weight are not read."""
         y = self.product(x, start, stop)
         return y if self.bias is None else y + self.bias[start:stop]
 
@@ -134,23 +136,35 @@ class QuantisedLinear(nn.Module):
 
     def product(self, x: Tensor, start: int, stop: int) -> Tensor:
         """x [..., in] times rows start..stop-1 of the weight, transposed."""
-        rounded = self.round_input(x, self.input_scale)
-        flat = rounded.reshape(-1, self.in_features)
-        if x.dtype is DTYPE and len(flat) <= FEW_ROWS and self._has_kernel(x.device):
+        if x.dtype is DTYPE and x.numel() <= FEW_ROWS * self.in_features and self.has_kernel:
             # only builds of torch for GPUs bring Triton
-            from quaver.quant.kernels.skinny import skinny_product
+            from quaver.nn.kernels.skinny import Around, skinny
 
-            y = skinny_product(flat, self.weight[start:stop], self.scale[start:stop], self.format)
+            flat, _, rounds = self.prepared(x.reshape(-1, self.in_features), None)
+            y = skinny(flat, self._kept(start, stop), Around(rounded=rounds))
             return y.view(*x.shape[:-1], stop - start)
+        rounded = self.round_input(x, self.input_scale)
         return F.linear(rounded, self.dequantised(start, stop).to(x.dtype))
 
-    def _has_kernel(self, device: torch.device) -> bool:
-        """Whether `kernels.skinny` multiplies by this weight: on this device, in these groups."""
+    def kept(self) -> Kept:
+        return self._kept(0, self.out_features)
+
+    def prepared(self, x: Tensor, norm: RMSNorm | None) -> tuple[Tensor, RMSNorm | None, bool]:
+        if not self.rounds_inputs:
+            return x, norm, False
+        return self.round_input(x if norm is None else norm(x), self.input_scale), None, False
+
+    @property
+    def has_kernel(self) -> bool:
+        # inputs that share a scale must divide into what the kernel takes at a time
         groups = self.scale.shape[1]
         group = self.in_features // groups
         return (groups == 1 or group in (32, 64) or group % 128 == 0) and has_kernel(
-            self.format, device
+            self.format, self.weight.device
         )
+
+    def _kept(self, start: int, stop: int) -> Kept:
+        return Kept(self.weight[start:stop], self.scale[start:stop], self.packing, self.levels)
 
     def dequantised(self, start: int, stop: int) -> Tensor:
         """Rows start..stop-1 of what the weight has become, fp32 [stop - start, in]."""
@@ -168,8 +182,8 @@ class _Unpacked(Linear):
         self._kind = type(layer)  # not the layer, which would keep its weight
         self.input_scale = layer.input_scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self._kind.round_input(x, self.input_scale))
+    def whole(self, x: Tensor) -> Tensor:
+        return super().whole(self._kind.round_input(x, self.input_scale))
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         return super().rows(self._kind.round_input(x, self.input_scale), start, stop)
@@ -177,7 +191,7 @@ class _Unpacked(Linear):
 
 @cache
 def has_kernel(chosen: Format, device: torch.device) -> bool:
-    """Whether `device` has kernels for this format: `kernels.skinny`, and fp8's of PyTorch."""
+    """Whether `device` has kernels for this format: `nn.kernels`, and fp8's of PyTorch."""
     if device.type != "cuda":
         return False
     return reads_packed(chosen, torch.cuda.get_device_capability(device))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quaver.nn.weight import Packing
 from quaver.precision import Format
+from quaver.precision.weight import QuantisedWeight
 from quaver.quant.layer import QuantisedLinear, scales
 
 GROUP = 64
@@ -26,7 +28,12 @@ class Nf4Linear(QuantisedLinear):
 
     format = Format.NF4
     group = GROUP
+    packing = Packing.NF4
     least_sqnr = 14.0
+
+    def __init__(self, weight: QuantisedWeight, bias: Tensor | None) -> None:
+        super().__init__(weight, bias)
+        self.levels = torch.tensor(LEVELS, device=self.weight.device)
 
     @classmethod
     def encode(cls, groups: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quaver.engine.kernels.attention import on
+from quaver.nn.kernels.launch import on
 
 if TYPE_CHECKING:
     from quaver.engine.sampling import SamplerState

@@ -1,0 +1,1 @@
+"""Triton kernels; each has a plain PyTorch twin that says what it computes."""
