@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--recipes", nargs="+", default=[r for r in RECIPES if r != EXACT])
     parser.add_argument("--work", type=Path, required=True, help="a folder for all reports")
-    parser.add_argument("--quick", action="store_true", help="twelve texts only")
+    parser.add_argument("--quick", action="store_true", help="ten texts only")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path)
     wanted = parser.parse_args()

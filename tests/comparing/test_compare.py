@@ -187,9 +187,9 @@ def test_a_panel_that_cannot_be_read(tmp_path, text, message):
 def test_a_panel_is_read_by_all_voices_in_turn():
     panel = make_panel(("ada", "ben"), None, quick=True, runs=3)
     items = list(panel)
-    assert len(items) == len(panel) == 36
+    assert len(items) == len(panel) == 30
     assert {item.voice for item in items} == {"ada", "ben"}
-    assert len({item.key for item in items}) == 36
+    assert len({item.key for item in items}) == 30
 
 
 def test_models_that_know_emotion_tags_read_some():

@@ -59,7 +59,7 @@ Gates = Annotated[
     Path | None,
     typer.Option(help="Requirements of --gate, as TOML.", exists=True, dir_okay=False),
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="Let --gate speak twelve texts only.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Let --gate speak ten texts only.")]
 Spoken = Annotated[
     Path | None,
     typer.Option(

@@ -9,7 +9,7 @@ from pathlib import Path
 from quaver.core.errors import InputError
 from quaver.quality.panel import PLAIN_SENTENCES, TAGGED_SENTENCES
 
-QUICK = 12  # texts
+QUICK = 10  # texts
 MAX_TEXTS, MAX_CHARS, MAX_SEEDS = 2000, 400, 20
 
 
