@@ -14,10 +14,8 @@ from quaver.bench.streams import Run, run_streams
 if TYPE_CHECKING:
     from quaver.core.protocols import Synthesizer
 
-# 43 bytes, more than any model says in the usual ten seconds when it is repeated
 SENTENCE = "The old man walked slowly along the river. "
 COMFORTABLE = 180  # characters: one segment of every model
-WARM_SECONDS = 1.5  # of sound: all sizes of groups and steps occur
 LATE = 1e-3  # s: less is the clock
 
 
@@ -32,7 +30,7 @@ class Plan:
 
 
 def text_for(seconds: float) -> str:
-    """Something to say that takes at least about as long, in one segment."""
+    """Something to say that takes about as long, as far as one segment goes: some 12 s."""
     count = max(1, min(round(seconds * 16 / len(SENTENCE)) + 1, COMFORTABLE // len(SENTENCE)))
     return (SENTENCE * count).strip()
 
@@ -40,11 +38,12 @@ def text_for(seconds: float) -> str:
 def measure(
     load: Callable[[int], Synthesizer],
     plan: Plan,
+    gpu: int,
     gpu_before: int | None,
     progress: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Rows for `plan`. `load` gives a synthesizer with so many slots; `gpu_before` is what the
-    driver had given out before this process."""
+    driver had given out of the GPU number `gpu` before this process."""
     rows: list[dict[str, Any]] = []
     ceilings: Ceilings | None = None
     for count in plan.streams:
@@ -56,7 +55,8 @@ def measure(
         ceilings = ceilings or measure_ceilings(device, cost.weight_bytes)
         text = text_for(plan.seconds)
         progress(f"{count} streams: warming up")
-        run_streams(voice, text, WARM_SECONDS, range(count))
+        # as long as a run: a recorded step has a shape for each range of lengths
+        run_streams(voice, text, plan.seconds, range(count))
         runs = []
         for repeat in range(plan.repeats):
             progress(f"{count} streams: run {repeat + 1} of {plan.repeats}")
@@ -70,7 +70,7 @@ def measure(
             **summary(runs, cost, ceilings),
         }
         if device.startswith("cuda"):
-            peak = peak_bytes(gpu_before)
+            peak = peak_bytes(gpu_before, gpu)
             row["gpu_peak_gb"] = None if peak is None else peak / 1e9
         rows.append(row)
         del voice

@@ -8,7 +8,7 @@ import subprocess
 QUERY = ("--query-gpu=memory.used", "--format=csv,noheader,nounits")
 
 
-def driver_bytes(index: int = 0) -> int | None:
+def driver_bytes(index: int) -> int | None:
     """What a GPU's driver has given out, to whomever; asked without becoming one of them. None
     where its tool is missing or has no answer."""
     tool = shutil.which("nvidia-smi")
@@ -21,7 +21,7 @@ def driver_bytes(index: int = 0) -> int | None:
     return int(number) * 1024**2 if done.returncode == 0 and number.isdigit() else None
 
 
-def peak_bytes(before: int | None, index: int = 0) -> int | None:
+def peak_bytes(before: int | None, index: int) -> int | None:
     """The most that this process has held, where it held nothing when the driver said `before`."""
     import torch
 

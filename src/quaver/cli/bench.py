@@ -135,7 +135,9 @@ def _measure(
     from quaver.bench.measure import measure
     from quaver.bench.memory import driver_bytes
 
-    before = driver_bytes()  # asked before this process has anything on a GPU
+    number = (device or "").partition(":")[2]
+    gpu = int(number) if number.isdigit() else 0
+    before = driver_bytes(gpu)  # asked before this process has anything on a GPU
     from quaver.loading import load
     from quaver.loading.parts import use_fitting_threads
 
@@ -147,7 +149,7 @@ def _measure(
             use_fitting_threads(voice.info()["parameters"])
             return voice
 
-        return measure(loaded, plan, before, status.update)
+        return measure(loaded, plan, gpu, before, status.update)
 
 
 def _plan(streams: str, seconds: float, repeats: int, seed: int) -> Plan:
@@ -158,7 +160,7 @@ def _plan(streams: str, seconds: float, repeats: int, seed: int) -> Plan:
     except ValueError:
         raise InputError(f"--streams is {streams!r}; give numbers such as 1,8,64") from None
     allowed = (
-        ("--streams", min(counts), min(counts) >= 1 and max(counts) <= MOST_STREAMS, MOST_STREAMS),
+        ("--streams", streams, min(counts) >= 1 and max(counts) <= MOST_STREAMS, MOST_STREAMS),
         ("--seconds", seconds, 0 < seconds <= MOST_SECONDS, MOST_SECONDS),
         ("--repeats", repeats, 1 <= repeats <= MOST_REPEATS, MOST_REPEATS),
     )
