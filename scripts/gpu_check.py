@@ -1,6 +1,7 @@
 """Run the tests marked `gpu` and write their result to benchmarks/results/.
 
-make gpu-check        (on a machine with a CUDA device)
+make gpu-check                  (on a machine with a CUDA device)
+python scripts/gpu_check.py -n 8    (what is given goes to pytest: so many processes, with xdist)
 """
 
 from __future__ import annotations
@@ -30,7 +31,16 @@ TESTS = (
 
 def run_tests(junit: Path) -> int:
     """Run them; returns pytest's exit status."""
-    command = [sys.executable, "-m", "pytest", *TESTS, "-m", "gpu", f"--junitxml={junit}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *TESTS,
+        "-m",
+        "gpu",
+        f"--junitxml={junit}",
+        *sys.argv[1:],
+    ]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from quaver.audio.encode import save
 from quaver.core.errors import CheckpointError, ConfigError, InputError, UnsupportedError
+from quaver.core.protocols import Part
 from quaver.core.types import Audio, FinishReason
 from quaver.loading import load
 from quaver.precision import find_recipe
@@ -55,8 +55,9 @@ def test_what_is_loaded_is_told(voice, device, tiny_checkpoint):
     assert info["model"] == tiny_checkpoint.name
     assert info["device"] == str(device)
     weights = [*voice._engine._model.parameters(), *voice._codec.parameters()]
-    assert info["parameters"] == sum(w.numel() for w in weights)
-    assert info["bytes"] == 4 * info["parameters"]
+    assert info["bytes"] == 4 * sum(w.numel() for w in weights)
+    # with a GPU, the rows of text are on the host
+    assert device.type == "cuda" or info["parameters"] == sum(w.numel() for w in weights)
     assert info["cache_bytes"] == 2 * 1500 * 2 * 2 * (2 * 16 * 4)
 
 
@@ -274,16 +275,20 @@ class Mute:
 
     sample_rate, samples_per_frame, codes_per_frame = 24000, FRAME, 7
 
-    def stream(self, seed: int | None) -> "Mute":
+    def streams(self, slots: int, graphs: bool) -> "Mute":
         return self
 
-    def push(self, frames: torch.Tensor) -> NDArray[np.float32]:
-        return np.zeros(len(frames) * FRAME, np.float32)
+    def open(self, seed: int | None) -> "Mute":
+        return self
 
-    def peek(self) -> NDArray[np.float32]:
-        return np.zeros(0, np.float32)
+    def close(self) -> None:
+        pass
 
-    finish = peek
+    def decode(self, parts: list[Part]) -> list[NDArray[np.float32]]:
+        return [
+            np.zeros(len(p.frames) * FRAME if p.frames is not None else 0, np.float32)
+            for p in parts
+        ]
 
 
 def test_speech_that_has_gone_silent_is_ended(voice):

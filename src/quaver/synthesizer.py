@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from quaver.audio.decode import read
@@ -25,17 +24,14 @@ from quaver.core.errors import InputError
 from quaver.core.protocols import Codec, Reference, SpeechFamily
 from quaver.core.text import split_text
 from quaver.core.types import Audio, AudioChunk, FinishReason, SamplingParams, StreamStats
-from quaver.engine.engine import Engine, FrameStream, Job
+from quaver.engine.engine import Engine, Job
 from quaver.engine.guards import SilenceGuard
+from quaver.voicing import Voices
 
 MAX_CHARS = 200_000  # about four hours of speech
 MAX_REFERENCE_SECONDS = 30.0
 SEEDS = 2**63
 NO_VOICE = "none"
-# Frames decoded together: little at first, so that sound starts early, then more, since a codec
-# works better on more. Three are the first that give sound that is final.
-RAMP = (3, 1, 1, 2, 4, 8)
-LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +83,11 @@ class SpeechSynthesizer:
         codec: Codec,
         sampling: SamplingParams,
         facts: dict[str, Any],
+        graphs: bool = False,
     ) -> None:
+        """`graphs` records what the codec does on a GPU."""
         self._family, self._engine, self._codec = family, engine, codec
+        self._voices = Voices(engine, codec, graphs)
         self._sampling, self._facts = sampling, facts
 
     def info(self) -> dict[str, Any]:
@@ -189,45 +188,22 @@ class SpeechSynthesizer:
     def _segment(
         self, job: Job, options: SpeechOptions, stats: StreamStats
     ) -> Generator[NDArray[np.float32]]:
-        frames = self._engine.submit(job)
+        seed = job.seed if options.codec_noise else None
         guard = SilenceGuard(self._codec.sample_rate)
+        voice = self._voices.speak(job, seed, options.low_latency)
+        frames = voice.frames
         try:
-            for samples in self._decode(frames, job.seed, options):
+            for samples in voice:
                 yield samples
                 if guard.push(samples):
                     self._engine.finish(frames, FinishReason.SILENCE)
         finally:
-            frames.cancel()
+            voice.close()
             reason = frames.finish_reason or FinishReason.CANCELLED
             stats.finish_reasons.append(reason)
             stats.frames += frames.made
             stats.tokens += frames.made * self._codec.codes_per_frame
             stats.tokens += reason is FinishReason.STOP
-
-    def _decode(
-        self, frames: FrameStream, seed: int, options: SpeechOptions
-    ) -> Iterator[NDArray[np.float32]]:
-        """Frames to samples, in groups that grow."""
-        codec = self._codec.stream(seed if options.codec_noise else None)
-        ramp = iter(LOW_LATENCY_RAMP if options.low_latency else RAMP)
-        group, wanted, early, first = [], next(ramp), 0, options.low_latency
-        for frame in frames:
-            group.append(frame)
-            if len(group) < wanted:
-                continue
-            samples = codec.push(torch.stack(group))
-            if first:
-                whole = np.concatenate((samples, codec.peek()))[: self._codec.samples_per_frame]
-                samples, early = whole, len(whole) - len(samples)
-            else:
-                samples, early = samples[early:], max(0, early - len(samples))
-            yield samples
-            group, wanted, first = [], next(ramp, wanted), False
-        if group:
-            samples = codec.push(torch.stack(group))
-            yield samples[early:]
-            early = max(0, early - len(samples))
-        yield codec.finish()[early:]
 
     def _job(self, text: str, options: SpeechOptions, index: int) -> Job:
         prompt = self._family.prompt(text, options.voice, options.reference)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from quaver.codecs.snac import Snac, SnacConfig
+from quaver.core.errors import InputError
+from quaver.core.protocols import Part
 
 FRAME = 2048
 BOOK = 16
@@ -172,3 +174,51 @@ def test_a_batch_decodes_as_each_alone(snac):
         together = snac.decode_batch(frames, seeds).cpu().numpy()
     for row, alone, seed in zip(together, frames, (4, 5, 6), strict=True):
         assert_same(row, one_shot(snac, alone, seed))
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(chunks_of_frames, seeds), min_size=1, max_size=4),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+)
+def test_streams_decoded_together_are_each_as_alone(snac, streams, random, graphs):
+    """Whatever is in a batch, wherever each stream is, however many there is room for."""
+    pool = snac.streams(slots=1, graphs=graphs)
+    opened = [pool.open(seed) for _, seed in streams]
+    left = [[as_frames(chunk) for chunk in chunks] for chunks, _ in streams]
+    outs = [[] for _ in streams]
+    open_ = set(range(len(streams)))
+    while open_:
+        chosen = random.sample(sorted(open_), random.randint(1, len(open_)))
+        parts = [
+            Part(opened[i], left[i].pop(0) if left[i] else None, last=not left[i]) for i in chosen
+        ]
+        for i, part, samples in zip(chosen, parts, pool.decode(parts), strict=True):
+            outs[i].append(samples)
+            if part.last:
+                open_.remove(i)
+    for (chunks, seed), out in zip(streams, outs, strict=True):
+        frames = as_frames([frame for chunk in chunks for frame in chunk])
+        assert_same(np.concatenate(out), one_shot(snac, frames, seed))
+
+
+def test_a_place_that_was_used_remembers_nothing(snac):
+    pool = snac.streams(slots=1, graphs=True)
+    for seed in range(3):
+        frames = random_frames(5, seed)
+        stream = pool.open(seed)
+        assert stream.row == 1
+        out = [stream.push(frames[:2]), stream.push(frames[2:])]
+        if seed == 1:
+            stream.close()  # given up half-way
+            continue
+        assert_same(np.concatenate((*out, stream.finish())), one_shot(snac, frames, seed))
+
+
+def test_what_has_ended_is_not_decoded(snac):
+    stream = snac.stream(None)
+    stream.finish()
+    with pytest.raises(InputError, match="ended"):
+        stream.push(random_frames(1))
+    stream.close()

@@ -103,6 +103,19 @@ def test_rows_have_parameters_of_their_own(rows):
         assert torch.equal(row, expected[0])
 
 
+def test_what_top_k_leaves_out_stays_out_however_sums_round():
+    """The probabilities that stay may add up to a little less than one, and top-p be one."""
+    logits = torch.stack([random_logits(300, seed) for seed in range(500)])
+    rows = len(logits)
+    kept = truncate(
+        logits,
+        column(7, torch.int64).expand(rows, 1),
+        column(1.0).expand(rows, 1),
+        column(0.0).expand(rows, 1),
+    )
+    assert (kept.isfinite().sum(dim=-1) == 7).all()
+
+
 def test_the_most_probable_choice_always_stays():
     logits = random_logits(50, seed=0)
     kept = truncate(logits[None], column(0, torch.int64), column(1e-6), column(0.99))

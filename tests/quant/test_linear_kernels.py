@@ -64,7 +64,8 @@ def rounded(chosen, x):
     """x [rows, in] as the format's products see it, float64."""
     if chosen is None or not LAYERS[chosen].rounds_inputs:
         return x.double()
-    return LAYERS[chosen].round_input(x, None).double()
+    # on the device: where numbers lie between two steps, its divisions decide
+    return LAYERS[chosen].round_input(x.to(DEVICE), None).double().cpu()
 
 
 def tolerance(chosen):

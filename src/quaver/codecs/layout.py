@@ -69,8 +69,10 @@ class CodeLayout:
 
     def to_codebooks(self, frames: Tensor) -> list[Tensor]:
         """Frames [..., n, codes_per_frame] -> per codebook [..., n * codes of it in a frame]."""
+        # no index by a list, which would be copied to the device each time
         return [
-            frames[..., self._positions(book)].flatten(-2) for book in range(max(self.order) + 1)
+            torch.stack([frames[..., at] for at in self._positions(book)], dim=-1).flatten(-2)
+            for book in range(max(self.order) + 1)
         ]
 
     def from_codebooks(self, codebooks: list[Tensor]) -> Tensor:

@@ -3,15 +3,14 @@
 Three codebooks at 1/4, 1/2 and 1 times the latent rate; a frame is four latents, 7 codes and 2,048
 samples. Modules are named as in the released checkpoints, so their tensor names need no table.
 
-Decoding is exact as a stream: see `quaver.nn.conv`. The noise blocks of the decoder are active at
-inference in the released model; here their noise is an argument, a pure function of a seed, so
-that results repeat, or None for silence in its place.
+Decoding is exact as a stream: see `quaver.nn.conv`, and `streams` for many. The noise blocks of the
+decoder are active at inference in the released model; here their noise is an argument, a pure
+function of a seed, so that results repeat, or None for silence in its place.
 """
 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,20 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quaver.codecs.layout import CodeLayout
+from quaver.codecs.streams import SnacStream, SnacStreams
 from quaver.core.errors import CheckpointError, InputError
 from quaver.core.random import normal, seed_key, stream_key
-from quaver.nn.conv import Conv1d, ConvTranspose1d, Snake, StreamState
+from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Snake, true_fp32
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 DILATIONS = (1, 3, 9)
-
-
-def _true_fp32() -> AbstractContextManager[None]:
-    """cuDNN convolutions without TF32, which torch would use by default."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +100,15 @@ class ResidualUnit(nn.Module):
         )
         self.padding = 3 * dilation
 
-    def forward(self, x: Tensor, stream: StreamState | None = None) -> Tensor:
+    def forward(self, x: Tensor, chunk: Chunk | None = None) -> Tensor:
         """x [n, channels, t]. As a stream, the skip path waits for the convolution's."""
         snake, wide, snake2, mix = self.block
-        if stream is None:
+        if chunk is None:
             return x + mix(snake2(wide(snake(x))))
-        x = stream.window(self, x, self.padding, 2 * self.padding)
-        skip = x[..., self.padding : max(x.shape[-1] - self.padding, self.padding)]
-        return skip + mix(snake2(cast("Conv1d", wide).convolve(snake(x), 0)))
+        window = chunk.window(self, x, 2 * self.padding)
+        chunk.lag += self.padding
+        skip = window[..., self.padding : -self.padding]
+        return chunk.clean(skip + mix(snake2(cast("Conv1d", wide).convolve(snake(window), 0))))
 
 
 class NoiseBlock(nn.Module):
@@ -123,14 +119,17 @@ class NoiseBlock(nn.Module):
         self.linear = Conv1d(channels, channels, 1, bias=False)
         self.index = index
 
-    def forward(self, x: Tensor, stream: StreamState | None, seeds: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, chunk: Chunk | None, seeds: Tensor | None) -> Tensor:
         """x [n, channels, t]; seeds [n] int64, or None for no noise."""
-        start = stream.move(self, x.shape[-1]) if stream is not None else 0
         if seeds is None:
             return x
-        position = torch.arange(start, start + x.shape[-1], device=x.device)
-        noise = normal(stream_key(seed_key(seeds[:, None, None]), self.index), position[None, None])
-        return x + noise.to(x.dtype) * self.linear(x)
+        count = x.shape[-1]
+        if chunk is None:
+            positions = torch.arange(count, device=x.device)[None]
+        else:
+            positions = chunk.positions(count)
+        key = stream_key(seed_key(seeds[:, None, None]), self.index)
+        return x + normal(key, positions[:, None]).to(x.dtype) * self.linear(x)
 
 
 class DecoderBlock(nn.Module):
@@ -144,9 +143,12 @@ class DecoderBlock(nn.Module):
             self.block.append(NoiseBlock(half, index))
         self.block.extend(ResidualUnit(half, dilation) for dilation in DILATIONS)
 
-    def forward(self, x: Tensor, stream: StreamState | None, seeds: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, chunk: Chunk | None, seeds: Tensor | None) -> Tensor:
         for part in self.block:
-            x = part(x, stream, seeds) if isinstance(part, NoiseBlock) else part(x, stream)
+            if isinstance(part, NoiseBlock):
+                x = part(x, chunk, seeds)
+            else:
+                x = part(x) if isinstance(part, Snake) else part(x, chunk)
         return x
 
 
@@ -167,12 +169,15 @@ class Decoder(nn.Module):
             width //= 2
         self.model.extend([Snake(width), Conv1d(width, 1, 7)])
 
-    def forward(
-        self, z: Tensor, stream: StreamState | None = None, seeds: Tensor | None = None
-    ) -> Tensor:
-        for part in self.model:
-            z = part(z, stream, seeds) if isinstance(part, DecoderBlock) else part(z, stream)
-        return z.tanh()
+    def forward(self, z: Tensor, chunk: Chunk | None = None, seeds: Tensor | None = None) -> Tensor:
+        wide, narrow, *blocks, snake, last = self.model
+        z = narrow(wide(z, chunk))
+        if chunk is not None:
+            z = chunk.clean(z)
+        for block in blocks:
+            z = block(z, chunk, seeds)
+        out: Tensor = last(snake(z), chunk)
+        return out.tanh()
 
 
 class EncoderBlock(nn.Module):
@@ -317,43 +322,27 @@ class Snac(nn.Module):
         """Samples [t] at `sample_rate` -> frames [f, codes_per_frame]."""
         if samples.ndim != 1 or not len(samples):
             raise InputError(f"audio has shape {samples.shape}; mono samples [n] are needed")
-        with _true_fp32():
+        with true_fp32():
             return self.encode_batch(torch.from_numpy(samples)[None].to(self.device))[0]
 
+    @property
+    def lag(self) -> int:
+        """Samples that come out of a stream behind the frames that went in."""
+        first, *_, last = self.decoder.model
+        lag: int = cast("Conv1d", first).padding
+        for rate in self.config.decoder_rates:
+            lag = lag * rate + rate // 2 + sum(3 * dilation for dilation in DILATIONS)
+        return lag + cast("Conv1d", last).padding
+
+    def decode_chunk(self, frames: Tensor, chunk: Chunk, seeds: Tensor | None) -> Tensor:
+        """Frames [n, f, codes_per_frame] of n streams -> samples [n, f * samples_per_frame], those
+        that lie `lag` behind; the frames behind a stream's end may be any."""
+        latents = chunk.clean(self.quantizer.decode(self.layout.to_codebooks(frames)))
+        out: Tensor = self.decoder(latents, chunk, seeds)
+        return out[:, 0]
+
+    def streams(self, slots: int = 1, graphs: bool = False) -> SnacStreams:
+        return SnacStreams(self, slots, graphs)
+
     def stream(self, seed: int | None) -> SnacStream:
-        return SnacStream(self, seed)
-
-
-class SnacStream:
-    """Frames of one stream to samples. Sound comes out 2.3 frames after its frame went in."""
-
-    def __init__(self, snac: Snac, seed: int | None) -> None:
-        self._snac = snac
-        self._seeds = None if seed is None else torch.tensor([seed], device=snac.device)
-        self._state = StreamState()
-
-    def push(self, frames: Tensor) -> NDArray[np.float32]:
-        """Frames [n, codes_per_frame] -> the samples that are now final, perhaps none."""
-        return self._decode(frames, self._state)
-
-    def peek(self) -> NDArray[np.float32]:
-        """The samples still to come if the stream ended here."""
-        state = self._state.snapshot()
-        state.last = True
-        return self._decode(self._no_frames(), state)
-
-    def finish(self) -> NDArray[np.float32]:
-        self._state.last = True
-        return self._decode(self._no_frames(), self._state)
-
-    @torch.inference_mode()
-    def _decode(self, frames: Tensor, state: StreamState) -> NDArray[np.float32]:
-        snac = self._snac
-        codebooks = snac.layout.to_codebooks(frames[None].to(snac.device))
-        with _true_fp32():
-            samples = snac.decoder(snac.quantizer.decode(codebooks), state, self._seeds)
-        return samples[0, 0].float().cpu().numpy()
-
-    def _no_frames(self) -> Tensor:
-        codes = self._snac.layout.codes_per_frame
-        return torch.empty(0, codes, dtype=torch.int64, device=self._snac.device)
+        return self.streams().open(seed)

@@ -109,6 +109,29 @@ class CodecStream(Protocol):
     def finish(self) -> NDArray[np.float32]:
         """The samples still held back. Nothing can be pushed afterwards."""
 
+    def close(self) -> None:
+        """Give up the stream's place. One that has ended has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is to be decoded of a stream."""
+
+    stream: CodecStream
+    frames: Tensor | None  # [f, codes_per_frame]
+    last: bool = False  # no more will come
+    keep: bool = True  # the stream goes on from here, or ends
+
+
+class CodecStreams(Protocol):
+    """Streams that are decoded together."""
+
+    def open(self, seed: int | None) -> CodecStream:
+        """A new stream; `seed` draws the noise of the codec's noise blocks, None turns it off."""
+
+    def decode(self, parts: Sequence[Part]) -> list[NDArray[np.float32]]:
+        """The samples of each part that are now final. A stream may have one part."""
+
 
 class Codec(Protocol):
     """Frames to samples and back."""
@@ -122,8 +145,8 @@ class Codec(Protocol):
     @property
     def codes_per_frame(self) -> int: ...
 
-    def stream(self, seed: int | None) -> CodecStream:
-        """A new stream; `seed` draws the noise of the codec's noise blocks, None turns it off."""
+    def streams(self, slots: int, graphs: bool) -> CodecStreams:
+        """Room for `slots` streams at first; `graphs` records batches on a GPU."""
 
     def encode(self, samples: NDArray[np.float32]) -> Tensor:
         """Samples [n] -> frames [ceil(n / samples_per_frame), codes_per_frame]."""

@@ -59,6 +59,15 @@ class FrameStream:
         while (frame := self._next()) is not None:
             yield frame
 
+    @property
+    def drained(self) -> bool:
+        """Whether the stream has ended and all its frames were taken."""
+        return self.finish_reason is not None and not self._ready
+
+    def take(self, most: int) -> list[Tensor]:
+        """Frames that are ready, without driving the engine; under its lock."""
+        return [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+
     def cancel(self) -> None:
         """Stop now; the slot is free when this returns."""
         self._engine.finish(self, FinishReason.CANCELLED)
@@ -108,6 +117,10 @@ class Engine:
         self._flight: _Flight | None = None
         self._streams: list[FrameStream | None] = [None] * slots
         self._waiting: deque[FrameStream] = deque()
+
+    @property
+    def slots(self) -> int:
+        return len(self._streams)
 
     @property
     def running(self) -> int:

@@ -35,7 +35,8 @@ def truncate(logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Ten
     ranked = ranked.masked_fill(ranked < ranked.gather(-1, last), -torch.inf)
     probability = ranked.softmax(dim=-1)
     before = probability.cumsum(dim=-1) - probability
-    keep = (before < top_p) & (probability >= min_p * probability[:, :1])
+    # what top-k left out stays out, also where rounding leaves the sum of all below top_p
+    keep = (before < top_p) & (probability >= min_p * probability[:, :1]) & (ranked > -torch.inf)
     lowest = torch.where(keep, ranked, torch.inf).amin(dim=-1, keepdim=True)
     return logits.masked_fill(logits < lowest, -torch.inf)
 

@@ -8,7 +8,6 @@ is: hidden states, cache, sampler, and what it made, whose copy to the host nobo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from quaver.core.protocols import FrameModel
 from quaver.engine.cache import DecodeView, KVCache, PrefillView
 from quaver.engine.sampling import Sampler
+from quaver.nn.recorded import Recorded
 
 LENGTH_STEP = 64  # as it runs, a step reads keys up to a multiple of this
 LEAST_LENGTH = 256  # recorded, up to a power of two, this or more
@@ -55,7 +55,7 @@ class Steps:
         self._made = torch.zeros(
             self._slots, len(model.choices) + 1, dtype=torch.int64, device=device
         )
-        self._recorded = _Recorded() if graphs and device.type == "cuda" else None
+        self._recorded = Recorded() if graphs and device.type == "cuda" else None
 
     def prefill(self, slot: int, prompt: Tensor) -> None:
         """Read a prompt [1, t], given on the host, into an open slot."""
@@ -85,28 +85,6 @@ class Steps:
         self._hidden[:count] = frame.hidden
         self._made[:count, :-1] = frame.codes
         self._made[:count, -1] = frame.stopped
-
-
-class _Recorded:
-    """CUDA graphs by shape. They share their memory, since one runs at a time."""
-
-    def __init__(self) -> None:
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._ran: set[Hashable] = set()
-
-    def run(self, shape: Hashable, step: Callable[[], None]) -> None:
-        """Run `step`, whose work must hang on `shape` and on tensors that stay in place alone."""
-        if shape not in self._ran:  # what is compiled or allocated once cannot be recorded
-            step()
-            self._ran.add(shape)
-            return
-        if shape not in self._graphs:
-            pool = next((graph.pool() for graph in self._graphs.values()), None)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
-                step()
-            self._graphs[shape] = graph
-        self._graphs[shape].replay()
 
 
 def _up(number: int, step: int) -> int:

@@ -66,7 +66,9 @@ class Loaded:
             graphs=self.graphs,
         )
         facts = {**self.facts, "cache_bytes": engine.cache_bytes}
-        return SpeechSynthesizer(self.prompts, engine, self.codec, self.sampling, facts)
+        return SpeechSynthesizer(
+            self.prompts, engine, self.codec, self.sampling, facts, self.graphs
+        )
 
 
 def load(

@@ -1,53 +1,90 @@
-"""One-dimensional convolutions that run one-shot or as a stream, with the same result.
+"""One-dimensional convolutions that run one-shot or as streams, with the same result.
 
 One-shot, a layer pads its input with zeros on both sides. As a stream it keeps the inputs that
-later outputs still need and gives out each sample once all its inputs are there; the padding is
-then zeros before the first input and after the last. Chunk sizes cannot matter, because no output
-is ever computed from anything but its own inputs: nothing is cross-faded, nothing decoded twice.
+later outputs still need, and gives out what is computed from whole windows alone: as many samples
+as came in, a fixed lag behind them. Chunk sizes cannot matter, because no output is ever computed
+from anything but its own inputs: nothing is cross-faded, nothing decoded twice.
 
-A layer's stream state lives in a `StreamState` that the caller owns, keyed by the layer.
+At a stream's first chunks a lagging output lies before its first sample, and at its last behind the
+end. The padding of the next layer is there, so such outputs are set to zero. All shapes hang on a
+chunk's length alone: streams that are at different places are one batch, and a GPU can record it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-@dataclass(slots=True)
-class StreamState:
-    """What the layers of one stream remember between chunks.
+def true_fp32() -> AbstractContextManager[None]:
+    """cuDNN convolutions without TF32, which torch would use by default."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
-    Tensors are replaced, never written in place, so a shallow copy is a snapshot.
+
+class Memory:
+    """What layers keep of the streams' last inputs, a row a stream."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._kept: dict[int, Tensor] = {}
+
+    def of(self, layer: nn.Module, x: Tensor, count: int) -> Tensor:
+        """The last `count` inputs of a layer whose inputs are like x [n, channels, t]."""
+        if id(layer) not in self._kept:
+            self._kept[id(layer)] = x.new_zeros(self._rows, x.shape[1], count)
+        return self._kept[id(layer)]
+
+    def grow(self, rows: int) -> None:
+        self._kept = {
+            layer: torch.cat((kept, kept.new_zeros(rows - self._rows, *kept.shape[1:])))
+            for layer, kept in self._kept.items()
+        }
+        self._rows = rows
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A stretch of n streams on its way through a network.
+
+    A network's inputs come in blocks, such as the frames of a codec.
     """
 
-    kept: dict[int, Tensor] = field(default_factory=dict)  # inputs still needed, by layer
-    moved: dict[int, int] = field(default_factory=dict)  # samples gone through, by layer
-    last: bool = False  # this chunk is the stream's last
+    memory: Memory
+    rows: Tensor  # [n] int64, of the memory
+    start: Tensor  # [n] int64, blocks of each stream that came before
+    end: Tensor  # [n] int64, blocks in all; where it has no end yet, more than will come
+    edges: bool  # whether a lagging output may lie before a stream's start, or behind its end
+    keep: bool  # whether the streams go on from here
+    rate: int  # samples a block, at this depth
+    lag: int = 0  # samples of what comes out behind what went in
 
-    def snapshot(self) -> StreamState:
-        return StreamState(dict(self.kept), dict(self.moved), self.last)
-
-    def window(self, layer: nn.Module, x: Tensor, padding: int, context: int) -> Tensor:
-        """Kept inputs, then x [n, channels, t]; zeros before the first input and after the last.
-
-        The last `context` inputs are kept for the next chunk.
-        """
-        zeros = x.new_zeros(*x.shape[:2], padding)
-        window = torch.cat(
-            (self.kept.pop(id(layer), zeros), x, *((zeros,) if self.last else ())), dim=-1
-        )
-        self.kept[id(layer)] = window[..., max(window.shape[-1] - context, 0) :]
+    def window(self, layer: nn.Module, x: Tensor, count: int) -> Tensor:
+        """The layer's last `count` inputs, then x [n, channels, t]."""
+        memory = self.memory.of(layer, x, count)
+        before = memory.index_select(0, self.rows)
+        if self.edges:
+            before = before.masked_fill((self.start == 0)[:, None, None], 0.0)
+        window = torch.cat((before, x), dim=-1)
+        if self.keep:
+            memory.index_copy_(0, self.rows, window[..., -count:])
         return window
 
-    def move(self, layer: nn.Module, samples: int) -> int:
-        """Count samples through a layer; returns how many had gone before."""
-        before = self.moved.get(id(layer), 0)
-        self.moved[id(layer)] = before + samples
-        return before
+    def positions(self, count: int) -> Tensor:
+        """Of the next `count` samples at this depth in their streams, [n, count]."""
+        steps = torch.arange(count, device=self.start.device)
+        return self.start[:, None] * self.rate - self.lag + steps
+
+    def clean(self, x: Tensor) -> Tensor:
+        """x [n, channels, t] with zeros where no stream has a sample."""
+        if not self.edges:
+            return x
+        position = self.positions(x.shape[-1])
+        outside = (position < 0) | (position >= self.end[:, None] * self.rate)
+        return x.masked_fill(outside[:, None], 0.0)
 
 
 class Snake(nn.Module):
@@ -57,7 +94,7 @@ class Snake(nn.Module):
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(1, channels, 1))
 
-    def forward(self, x: Tensor, stream: StreamState | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         wave = torch.sin(self.alpha * x)
         return torch.addcmul(x, wave, wave * (1 / (self.alpha + 1e-9)))
 
@@ -82,16 +119,16 @@ class Conv1d(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
 
-    def forward(self, x: Tensor, stream: StreamState | None = None) -> Tensor:
+    def forward(self, x: Tensor, chunk: Chunk | None = None) -> Tensor:
         """x [n, in, t] -> [n, out, t / stride]."""
-        if stream is None or self.padding == 0:
+        if chunk is None or self.padding == 0:
             return self.convolve(x, self.padding)
-        return self.convolve(stream.window(self, x, self.padding, 2 * self.padding), 0)
+        window = chunk.window(self, x, 2 * self.padding)
+        chunk.lag += self.padding
+        return self.convolve(window, 0)
 
     def convolve(self, x: Tensor, padding: int) -> Tensor:
-        """The bare convolution; an input too short for one output gives none."""
-        if x.shape[-1] + 2 * padding <= (self.weight.shape[-1] - 1) * self.dilation:
-            return x.new_zeros(x.shape[0], self.weight.shape[0], 0)
+        """The bare convolution."""
         return F.conv1d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
@@ -105,16 +142,13 @@ class ConvTranspose1d(nn.Module):
         self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 2 * stride))
         self.bias = nn.Parameter(torch.empty(out_channels))
 
-    def forward(self, x: Tensor, stream: StreamState | None = None) -> Tensor:
+    def forward(self, x: Tensor, chunk: Chunk | None = None) -> Tensor:
         """x [n, in, t] -> [n, out, t * stride]."""
         half = self.stride // 2
-        if stream is None:
+        if chunk is None:
             return F.conv_transpose1d(x, self.weight, self.bias, self.stride, half)
-        window = stream.window(self, x, 1, 1)
-        count = window.shape[-1] - 1  # whole blocks: each needs its input and the one before
-        if count == 0:
-            return x.new_zeros(x.shape[0], self.weight.shape[1], 0)
+        window = chunk.window(self, x, 1)
+        chunk.rate, chunk.lag = chunk.rate * self.stride, chunk.lag * self.stride + half
         y = F.conv_transpose1d(window, self.weight, self.bias, self.stride)
-        y = y[..., self.stride : (count + 1) * self.stride]
-        start = half if stream.move(self, count) == 0 else 0
-        return y[..., start : y.shape[-1] - half if stream.last else None]
+        # whole blocks: each needs its input and the one before
+        return chunk.clean(y[..., self.stride : -self.stride])

@@ -134,7 +134,8 @@ class Fp8BlockLinear(Fp8WeightLinear):
 def _scale_of(x: Tensor) -> Tensor:
     """Scales [..., 1], fp32, with which the last dimension just fits E4M3."""
     largest = x.float().abs().amax(dim=-1, keepdim=True)
-    return largest.clamp(min=torch.finfo(torch.float32).tiny * 448) / torch.finfo(E4M3).max
+    # not a division, which CUDA would make this of, and a CPU would not
+    return largest.clamp(min=torch.finfo(torch.float32).tiny * 448) * (1 / torch.finfo(E4M3).max)
 
 
 def _elements(x: Tensor, scale: Tensor) -> Tensor:

@@ -15,9 +15,11 @@ import triton.language as tl
 from torch import Tensor
 
 from quaver.engine.keeping import KeptLayer
-from quaver.nn.kernels.launch import on, tickets
+from quaver.nn.kernels.launch import on, starting_early, tickets, turn
 
 POSITIONS = 64  # of one turn of a program's loop
+PROGRAMS = 2  # a multiprocessor, about
+MOST_SPLITS = 32  # of a stream's positions
 LEAST_ROWS = 16  # of a product on tensor cores
 LOG2_E = 1.4426950408889634
 
@@ -34,21 +36,25 @@ def _turned(pointer, cos, sin, columns, rows, there, d: tl.constexpr):
 
 @triton.jit
 def _keep(x, elements_pointer, steps_pointer, place, columns, inverse, d, largest, whole):
-    """Encode one head's new key or value [1, d] into the cache, at position `place` of all."""
+    """Encode one head's new key or value [1, d] into the cache, at position `place` of all; returns
+    what its elements stand for, but for a factor of all, [1, d]."""
     x = x.to(tl.float32)
+    step = 1.0
     if whole:
         # the step is rounded before anything is divided by it; bf16's smallest normal number
         step = (tl.max(tl.abs(x), 1) * (1 / 127)).to(tl.bfloat16).to(tl.float32)
         step = tl.maximum(step, 1.1754943508222875e-38)
         tl.store(steps_pointer + place + tl.arange(0, 1), step.to(tl.bfloat16))
-        x = tl.div_rn(x, step[:, None])
+        step = step[:, None]
+        x = tl.div_rn(x, step)
         # to the nearest, ties to even: adding 1.5 * 2^23 leaves no bits for a fraction
         x = (x + 12582912.0) - 12582912.0
         x = tl.minimum(tl.maximum(x, -127.0), 127.0)
     elif largest > 0:  # a float8; 0 stands for a dense format
         x = tl.minimum(tl.maximum(x * inverse, -largest), largest)
-    where = elements_pointer + place * d + columns[None, :]
-    tl.store(where, x.to(elements_pointer.dtype.element_ty))
+    x = x.to(elements_pointer.dtype.element_ty)
+    tl.store(elements_pointer + place * d + columns[None, :], x)
+    return x.to(tl.float32) * step
 
 
 @triton.jit
@@ -82,7 +88,8 @@ def _attend(
     dtype: tl.constexpr,
     block_rows: tl.constexpr,
     block: tl.constexpr,
-    block_splits: tl.constexpr,
+    joined: tl.constexpr,
+    early: tl.constexpr,
 ):
     """The query heads of one key head of one stream, over one stretch of its positions.
 
@@ -96,30 +103,56 @@ def _attend(
     qkv = qkv_pointer + stream * stream_stride
     cos = tl.load(cos_pointer + stream * d + columns)
     sin = tl.load(sin_pointer + stream * d + columns)
-    q_rows = (head * group + rows[:, None]) * head_stride
-    q = _turned(qkv, cos, sin, columns, q_rows, there, d).to(dtype)
     position = tl.load(lengths_pointer + stream)
-    count = position + 1
     first = pair.to(tl.int64) * max_length
     start = split * turns * block
-    if (start <= position) & (position < start + turns * block):
-        one = tl.arange(0, 1)[:, None]
-        k_row = (heads * group + head + one) * head_stride
-        k = _turned(qkv, cos, sin, columns, k_row, one == 0, d)
-        v = tl.load(qkv + (heads * (group + 1) + head + one) * head_stride + columns[None, :])
-        place = first + position
-        _keep(k, keys_pointer, key_steps_pointer, place, columns, key_inverse, d, largest, whole)
-        _keep(
-            v, values_pointer, value_steps_pointer, place, columns, value_inverse, d, largest, whole
-        )
-        tl.debug_barrier()  # the loop below reads it
+    stop = tl.minimum(start + turns * block, position)
+    q = tl.zeros((block_rows, d), dtype)
     total = tl.zeros((block_rows, d), tl.float32)
     # a number, not -inf: a stretch without positions must not make NaN
     most = tl.full((block_rows,), -1e30, tl.float32)
     sums = tl.zeros((block_rows,), tl.float32)
-    for begin in range(start, tl.minimum(start + turns * block, count), block):
+    # once at least: what must wait is in the loop, whose loads ahead come before that
+    for begin in range(start, tl.maximum(stop, start + 1), block):
+        if begin == start:
+            turn(early)
+            q_rows = (head * group + rows[:, None]) * head_stride
+            q = _turned(qkv, cos, sin, columns, q_rows, there, d).to(dtype)
+            if (start <= position) & (position < start + turns * block):
+                # The new position is never read back: softmax starts with it.
+                one = tl.arange(0, 1)[:, None]
+                k_row = (heads * group + head + one) * head_stride
+                k = _turned(qkv, cos, sin, columns, k_row, one == 0, d)
+                v_row = (heads * (group + 1) + head + one) * head_stride
+                v = tl.load(qkv + v_row + columns[None, :])
+                place = first + position
+                k = _keep(
+                    k,
+                    keys_pointer,
+                    key_steps_pointer,
+                    place,
+                    columns,
+                    key_inverse,
+                    d,
+                    largest,
+                    whole,
+                )
+                v = _keep(
+                    v,
+                    values_pointer,
+                    value_steps_pointer,
+                    place,
+                    columns,
+                    value_inverse,
+                    d,
+                    largest,
+                    whole,
+                )
+                most = tl.sum(q.to(tl.float32) * k, 1) * key_factor
+                sums = tl.full((block_rows,), 1.0, tl.float32)
+                total = tl.broadcast_to(v, (block_rows, d))
         positions = begin + tl.arange(0, block)
-        inside = positions < count
+        inside = positions < stop
         place = (first + positions)[:, None] * d + columns[None, :]
         keys = tl.load(keys_pointer + place, mask=inside[:, None], other=0.0)
         scores = tl.dot(q, tl.trans(keys.to(dtype))) * key_factor
@@ -148,29 +181,28 @@ def _attend(
         tl.debug_barrier()
         if tl.atomic_add(tickets_pointer + pair, 1, sem="acq_rel") == splits - 1:
             tl.store(tickets_pointer + pair, 0)
-            each = tl.arange(0, block_splits)
-            known = (each < splits)[:, None] & (rows < group)[None, :]
-            place = sums_pointer + 2 * ((pair * splits + each)[:, None] * group + rows[None, :])
-            highs = tl.load(place, mask=known, other=-1e30, cache_modifier=".cg")
-            highest = tl.max(highs, 0)
-            shares = tl.where(known, tl.exp2(highs - highest[None, :]), 0.0)
-            all_sums = tl.load(place + 1, mask=known, other=0.0, cache_modifier=".cg")
-            below = tl.sum(all_sums * shares, 0)
-            total = tl.zeros((block_rows, d), tl.float32)
-            for other in range(splits):
-                row = (pair * splits + other) * group + rows
-                high = tl.load(
-                    sums_pointer + 2 * row, mask=rows < group, other=-1e30, cache_modifier=".cg"
+            # numbers of all heads in a row: nothing is exchanged between threads
+            flat = tl.arange(0, joined)
+            each_head, known = flat // d, flat < group * d
+            part = parts_pointer + pair * splits * group * d + flat
+            mine = sums_pointer + 2 * (pair * splits * group + each_head)
+            highest = tl.full((joined,), -1e30, tl.float32)
+            for one in tl.static_range(splits):  # unrolled: they are all asked for at once
+                high = tl.load(mine + 2 * one * group, known, -1e30, cache_modifier=".cg")
+                highest = tl.maximum(highest, high)
+            joint = tl.zeros((joined,), tl.float32)
+            below = tl.zeros((joined,), tl.float32)
+            for one in tl.static_range(splits):
+                high = tl.load(mine + 2 * one * group, known, -1e30, cache_modifier=".cg")
+                share = tl.exp2(high - highest)
+                below += share * tl.load(
+                    mine + 2 * one * group + 1, known, 0.0, cache_modifier=".cg"
                 )
-                part = tl.load(
-                    parts_pointer + row[:, None] * d + columns[None, :],
-                    mask=there,
-                    other=0.0,
-                    cache_modifier=".cg",
-                )
-                total += part * tl.exp2(high - highest)[:, None]
-            y = total * value_factor / below[:, None]
-            tl.store(out, y.to(out_pointer.dtype.element_ty), mask=there)
+                joint += share * tl.load(part + one * group * d, known, 0.0, cache_modifier=".cg")
+            y = joint * value_factor / below
+            tl.store(
+                out_pointer + pair * group * d + flat, y.to(out_pointer.dtype.element_ty), known
+            )
 
 
 def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int) -> Tensor:
@@ -220,14 +252,15 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
             dtype=half if qkv.is_cuda else tl.float32,
             block_rows=max(LEAST_ROWS, triton.next_power_of_2(group)),
             block=POSITIONS,
-            block_splits=triton.next_power_of_2(splits),
+            joined=triton.next_power_of_2(group) * d,
+            **starting_early(qkv.device),
         )
     return out
 
 
 def _splits(programs: int, blocks: int, device: torch.device) -> int:
-    """Into how many stretches positions are cut: two programs a multiprocessor have work."""
+    """Into how many stretches positions are cut, so that all multiprocessors have work."""
     if device.type != "cuda":
         return min(2, blocks)  # Triton's interpreter, where only the result counts
-    wanted = 2 * torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, min(wanted // programs, blocks))
+    wanted = PROGRAMS * torch.cuda.get_device_properties(device).multi_processor_count
+    return max(1, min(wanted // programs, blocks, MOST_SPLITS))

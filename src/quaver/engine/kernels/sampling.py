@@ -84,11 +84,11 @@ def _choose(
     x = tl.load(logits_pointer + slot * logits_stride + column, mask=inside, other=-float("inf"))
     seen = seen_pointer + slot * seen_stride + start
     penalty = tl.load(penalty_pointer + slot)
-    worse = tl.where(x > 0, x / penalty, x * penalty)
+    worse = tl.where(x > 0, tl.div_rn(x, penalty), x * penalty)
     x = tl.where(tl.load(seen + column, mask=inside, other=0) > 0, worse, x)
     temperature = tl.load(temperature_pointer + slot)
     greedy = temperature == 0
-    x = x / tl.where(greedy, 1.0, temperature)
+    x = tl.div_rn(x, tl.where(greedy, 1.0, temperature))
     rank = _rank(x)
     top_k = tl.load(top_k_pointer + slot)
     if top_k > 0:

@@ -1,13 +1,18 @@
-"""What launches share: the right device, and counters of programs that are done."""
+"""What launches share: the right device, counters of programs that are done, and starting early."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 MOST_SUMS = 1 << 16  # of one launch that several programs share each
+EARLY = 9, 0  # compute capability, from which a launch may start before the one before has ended
 _TICKETS: dict[torch.device, Tensor] = {}
 
 
@@ -22,3 +27,22 @@ def tickets(device: torch.device) -> Tensor:
     if device not in _TICKETS:
         _TICKETS[device] = torch.zeros(MOST_SUMS, dtype=torch.int32, device=device)
     return _TICKETS[device]
+
+
+@cache
+def starting_early(device: torch.device) -> dict[str, Any]:
+    """Arguments of a kernel that calls `turn`: it is launched while the one before it runs."""
+    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= EARLY
+    return {"early": True, "launch_pdl": True} if able else {"early": False}
+
+
+@triton.jit
+def turn(early: tl.constexpr) -> None:
+    """Wait until all launches before have ended, and let the next one start.
+
+    In front of it a kernel may read what no launch writes, such as weights, and what was written
+    two launches before: the one before could only let this one start when those had ended.
+    """
+    if early:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()

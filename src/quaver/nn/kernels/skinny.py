@@ -4,25 +4,36 @@ before and after it in a Transformer: a norm, rounding of inputs, a gate, a resi
 Decoding multiplies each weight with one row a stream, so its time is that of reading the weight.
 Its rows are those of a product on tensor cores, and the streams its columns. Scales are applied to
 sums. Where there are fewer blocks of outputs than a GPU has multiprocessors, inputs are split among
-more programs; the one that is done last adds up their sums, always in the same order.
+more programs; the one that is done last adds up their sums, always in the same order. One row is
+normed and rounded by every program for itself, which takes less than another launch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from quaver.nn.kernels.launch import on, tickets
-from quaver.nn.weight import Kept
+from quaver.nn.kernels.inputs import E4M3, prepare, rounded_by, step_of
+from quaver.nn.kernels.launch import on, starting_early, tickets, turn
+from quaver.nn.weight import Kept, Packing
 
-OUTPUTS = 64  # of a program
-INPUTS = 128  # of one turn of its loop: never more than share a scale
-WHOLE = 4096  # numbers of a turn that looks at all of x
-E4M3 = torch.float8_e4m3fn
+# One of the four in 16 bits as bf16, two at once: shifted, cut out, set into the bits of 128, which
+# end in zeros, and less 136.
+NIBBLES = tl.constexpr(
+    tuple(
+        "{ .reg .b32 t, one, less; mov.b32 one, 0x3F803F80; mov.b32 less, 0xC308C308; "
+        f"shr.b32 t, $1, {4 * number}; lop3.b32 t, t, 0x000F000F, 0x43004300, 0xEA; "
+        "fma.rn.bf16x2 $0, t, one, less; }"
+        for number in range(4)
+    )
+)
+WHOLE = 8192  # numbers of a turn that looks at all of a row
+LEAST_COLUMNS = 16  # of a product on tensor cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,106 +47,123 @@ class Around:
     residual: Tensor | None = None
 
 
-@triton.jit
-def _inputs(
-    x_pointer,
-    norm_pointer,
-    m,
-    k,
-    rows,
-    inputs,
-    rms,
-    step,
-    normed: tl.constexpr,
-    rounded: tl.constexpr,
-    largest: tl.constexpr,
-):
-    """Columns k of x, [rows, k], as they are multiplied."""
-    there = (m[:, None] < rows) & (k[None, :] < inputs)
-    x = tl.load(x_pointer + m[:, None] * inputs + k[None, :], mask=there, other=0.0)
-    if normed:
-        weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
-        x = (x.to(tl.float32) * rms[:, None] * weight[None, :]).to(x_pointer.dtype.element_ty)
-    if rounded:
-        x = x.to(tl.float32) / step[:, None]
-        x = tl.minimum(tl.maximum(x, -largest), largest)
-        x = x.to(tl.float8e4nv, fp_downcast_rounding="rtne")
-    return x
+class Shape(NamedTuple):
+    """How a product is cut."""
+
+    outputs: int  # of a program
+    inputs: int  # of one turn of its loop: never more than share a scale
+    programs: int  # a multiprocessor, about
+    warps: int
+    stages: int  # of the loop's loads
 
 
 @triton.jit
-def _rms_and_step(
+def _stats(
     x_pointer,
     norm_pointer,
-    m,
-    rows,
     inputs,
     eps,
     normed: tl.constexpr,
     rounded: tl.constexpr,
-    largest: tl.constexpr,
-    block_rows: tl.constexpr,
-    block: tl.constexpr,
+    whole: tl.constexpr,
 ):
-    """What each row is multiplied by in its norm, and then divided by to be rounded."""
-    rms = tl.full((block_rows,), 1.0, tl.float32)
-    step = tl.full((block_rows,), 1.0, tl.float32)
+    """What one row is multiplied by in its norm, and then divided by to be rounded."""
+    rms, step = 1.0, 1.0
     if normed:
-        squares = tl.zeros((block_rows,), tl.float32)
-        for first in range(0, inputs, block):
-            k = first + tl.arange(0, block)
-            x = _inputs(
-                x_pointer, norm_pointer, m, k, rows, inputs, rms, step, False, False, largest
-            ).to(tl.float32)
-            squares += tl.sum(x * x, 1)
-        rms = tl.rsqrt(squares / inputs + eps)
+        squares = tl.zeros((whole,), tl.float32)
+        for first in range(0, inputs, whole):
+            k = first + tl.arange(0, whole)
+            x = tl.load(x_pointer + k, mask=k < inputs, other=0.0).to(tl.float32)
+            squares += x * x
+        rms = tl.rsqrt(tl.sum(squares, 0) / inputs + eps)
     if rounded:
-        most = tl.zeros((block_rows,), tl.float32)
-        for first in range(0, inputs, block):
-            k = first + tl.arange(0, block)
-            x = _inputs(
-                x_pointer, norm_pointer, m, k, rows, inputs, rms, step, normed, False, largest
-            )
-            most = tl.maximum(most, tl.max(tl.abs(x.to(tl.float32)), 1))
-        # as in quant.fp8: no scale is below fp32's smallest normal number
-        step = tl.maximum(most, largest * 1.1754943508222875e-38) / largest
+        most = tl.zeros((whole,), tl.float32)
+        for first in range(0, inputs, whole):
+            x = _normed(x_pointer, norm_pointer, first + tl.arange(0, whole), inputs, rms, normed)
+            most = tl.maximum(most, tl.abs(x.to(tl.float32)))
+        step = step_of(tl.max(most, 0))
     return rms, step
 
 
 @triton.jit
-def _product(
-    pointer,
-    levels_pointer,
-    n,
-    first,
-    even,
-    odd,
-    outputs,
+def _normed(x_pointer, norm_pointer, k, inputs, rms, normed: tl.constexpr):
+    """Numbers k of one row."""
+    x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
+    if normed:
+        weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
+        x = (x.to(tl.float32) * rms * weight).to(x_pointer.dtype.element_ty)
+    return x
+
+
+@triton.jit
+def _columns(
+    x_pointer,
+    held,
+    m,
+    k,
+    rows,
     inputs,
-    kind: tl.constexpr,
+    step,
+    alone: tl.constexpr,
+    rounded: tl.constexpr,
     dtype: tl.constexpr,
-    block_inputs: tl.constexpr,
+    block_rows: tl.constexpr,
+    count: tl.constexpr,
 ):
-    """Rows n of a weight times inputs from `first` on, [n, rows]. Those of a packed weight come
-    as those of even and of odd numbers."""
-    if kind == 0:
-        k = first + tl.arange(0, block_inputs)
-        inside = (n[:, None] < outputs) & (k[None, :] < inputs)
-        place = pointer + n[:, None].to(tl.int64) * inputs + k[None, :]
-        part = tl.dot(tl.load(place, mask=inside, other=0.0).to(dtype), even)
+    """Columns k of x as they are multiplied, [k, rows]. Those of one row are `held` already."""
+    if alone:  # every row of the product is this one, and the first is used
+        x = held
+        if rounded:
+            x = rounded_by(x, step)
+        x = tl.broadcast_to(x.to(dtype)[:, None], (count, block_rows))
     else:
-        half = inputs // 2
-        k = first // 2 + tl.arange(0, block_inputs // 2)
-        inside = (n[:, None] < outputs) & (k[None, :] < half)
-        place = pointer + n[:, None].to(tl.int64) * half + k[None, :]
-        pair = tl.load(place, mask=inside, other=0).to(tl.int32)
-        low, high = pair & 15, pair >> 4
-        if kind == 1:
-            part = tl.dot((low - 8).to(dtype), even) + tl.dot((high - 8).to(dtype), odd)
-        else:
-            part = tl.dot(tl.load(levels_pointer + high).to(dtype), even)
-            part += tl.dot(tl.load(levels_pointer + low).to(dtype), odd)
-    return part
+        there = (m[:, None] < rows) & (k[None, :] < inputs)
+        x = tl.load(x_pointer + m[:, None] * inputs + k[None, :], mask=there, other=0.0)
+        x = tl.trans(x.to(dtype))
+    return x
+
+
+@triton.jit
+def _scales(pointer, n, first, outputs, inputs, group, groups):
+    """Of rows n and the group of inputs that begins at `first`."""
+    there = (n < outputs) & (first < inputs)
+    return tl.load(pointer + n * groups + first // group, mask=there, other=0.0)
+
+
+@triton.jit
+def _dense(pointer, n, first, x, outputs, inputs, dtype: tl.constexpr, block_inputs: tl.constexpr):
+    """Rows n of a weight times inputs from `first` on, x [inputs, rows] -> [n, rows]."""
+    k = first + tl.arange(0, block_inputs)
+    inside = (n[:, None] < outputs) & (k[None, :] < inputs)
+    place = pointer + n[:, None].to(tl.int64) * inputs + k[None, :]
+    return tl.dot(tl.load(place, mask=inside, other=0.0).to(dtype), x)
+
+
+@triton.jit
+def _packed(pointer, n, first, outputs, inputs, each: tl.constexpr, block_inputs: tl.constexpr):
+    """The same rows and inputs of a packed weight as they lie, `each` to a number."""
+    length = inputs // each
+    k = first // each + tl.arange(0, block_inputs // each)
+    inside = (n[:, None] < outputs) & (k[None, :] < length)
+    place = pointer + n[:, None].to(tl.int64) * length + k[None, :]
+    return tl.load(place, mask=inside, other=0)
+
+
+@triton.jit
+def _unpacked(
+    packed, levels_pointer, number: tl.constexpr, kind: tl.constexpr, dtype: tl.constexpr
+):
+    """What lies at `number` in each: a whole number, or what an index stands for."""
+    if kind == 2:
+        index = packed.to(tl.int32)
+        index = (index >> 4 if number == 0 else index) & 15
+        return tl.load(levels_pointer + index).to(dtype)
+    if dtype == tl.bfloat16:
+        asm: tl.constexpr = NIBBLES[number]
+        return tl.inline_asm_elementwise(
+            asm, "=r,r", [packed], dtype=tl.bfloat16, is_pure=True, pack=2
+        )
+    return (((packed.to(tl.int32) >> (4 * number)) & 15) - 8).to(dtype)
 
 
 @triton.jit
@@ -145,6 +173,7 @@ def _skinny(
     scale_pointer,
     levels_pointer,
     norm_pointer,
+    step_pointer,
     residual_pointer,
     out_pointer,
     parts_pointer,
@@ -158,6 +187,7 @@ def _skinny(
     eps,
     splits: tl.constexpr,
     kind: tl.constexpr,
+    alone: tl.constexpr,
     normed: tl.constexpr,
     rounded: tl.constexpr,
     gated: tl.constexpr,
@@ -165,148 +195,193 @@ def _skinny(
     scaled: tl.constexpr,
     grouped: tl.constexpr,
     dtype: tl.constexpr,
-    largest: tl.constexpr,
     block_rows: tl.constexpr,
     block_outputs: tl.constexpr,
     block_inputs: tl.constexpr,
-    block_whole: tl.constexpr,
+    whole: tl.constexpr,
+    early: tl.constexpr,
 ):
     """One block of outputs, one stretch of `turns` blocks of inputs."""
     block, split = tl.program_id(0), tl.program_id(1)
     n = block * block_outputs + tl.arange(0, block_outputs)
     m = tl.arange(0, block_rows)
-    rms, step = _rms_and_step(
-        x_pointer,
-        norm_pointer,
-        m,
-        rows,
-        inputs,
-        eps,
-        normed,
-        rounded,
-        largest,
-        block_rows,
-        block_whole,
-    )
+    all_outputs = outputs * (2 if gated else 1)
+    rms, step = 1.0, 1.0
     total = tl.zeros((block_outputs, block_rows), tl.float32)
     gate = tl.zeros((block_outputs, block_rows), tl.float32)
-    for turn in range(turns):
-        first = (split * turns + turn) * block_inputs
-        k = first + tl.arange(0, block_inputs)
-        if kind > 0:
-            k = first + 2 * tl.arange(0, block_inputs // 2)
-        even = _inputs(
-            x_pointer, norm_pointer, m, k, rows, inputs, rms, step, normed, rounded, largest
-        )
-        even = tl.trans(even.to(dtype))
-        odd = even
-        if kind > 0:
-            odd = _inputs(
-                x_pointer, norm_pointer, m, k + 1, rows, inputs, rms, step, normed, rounded, largest
-            )
-            odd = tl.trans(odd.to(dtype))
-        part = _product(
-            weight_pointer,
-            levels_pointer,
-            n,
-            first,
-            even,
-            odd,
-            outputs,
-            inputs,
-            kind,
-            dtype,
-            block_inputs,
-        )
-        there = (n < outputs) & (first < inputs)
-        if grouped:
-            place = scale_pointer + n * groups + first // group
-            part *= tl.load(place, mask=there, other=0.0).to(tl.float32)[:, None]
-        total += part
+    first = split * turns * block_inputs
+    # One row's inputs, and scales, are too small for the loop's own loads ahead: those of the next
+    # turn are asked for here, before this one's are used.
+    held = tl.zeros((block_inputs,), x_pointer.dtype.element_ty)
+    scale_held, gate_held = held, held
+    if grouped:
+        scale_held = _scales(scale_pointer, n, first, outputs, inputs, group, groups)
         if gated:
-            part = _product(  # the second half of the rows
-                weight_pointer,
-                levels_pointer,
-                n + outputs,
-                first,
-                even,
-                odd,
-                2 * outputs,
+            gate_held = _scales(
+                scale_pointer, n + outputs, first, all_outputs, inputs, group, groups
+            )
+    if not alone:  # the loop's loads ahead are of inputs too
+        turn(early)
+    for number in range(turns):
+        if alone:  # noqa: SIM102 - one is known when this is compiled
+            if number == 0:  # within the loop, since its loads of weights ahead come before that
+                turn(early)
+                rms, step = _stats(x_pointer, norm_pointer, inputs, eps, normed, rounded, whole)
+                if kind == 0:
+                    k = first + tl.arange(0, block_inputs)
+                    held = _normed(x_pointer, norm_pointer, k, inputs, rms, normed)
+        part = tl.zeros((block_outputs, block_rows), tl.float32)
+        gate_part = part
+        if kind == 0:
+            k = first + tl.arange(0, block_inputs)
+            x = _columns(
+                x_pointer,
+                held,
+                m,
+                k,
+                rows,
                 inputs,
-                kind,
+                step,
+                alone,
+                rounded,
                 dtype,
+                block_rows,
                 block_inputs,
             )
-            if grouped:
-                place = scale_pointer + (n + outputs) * groups + first // group
-                part *= tl.load(place, mask=there, other=0.0).to(tl.float32)[:, None]
-            gate += part
+            if alone:
+                held = _normed(x_pointer, norm_pointer, k + block_inputs, inputs, rms, normed)
+            part = _dense(weight_pointer, n, first, x, outputs, inputs, dtype, block_inputs)
+            if gated:
+                gate_part = _dense(
+                    weight_pointer, n + outputs, first, x, all_outputs, inputs, dtype, block_inputs
+                )
+        else:
+            each: tl.constexpr = 4 if kind == 1 else 2
+            packed = _packed(weight_pointer, n, first, outputs, inputs, each, block_inputs)
+            gate_packed = packed
+            if gated:  # the second half of the rows
+                gate_packed = _packed(
+                    weight_pointer, n + outputs, first, all_outputs, inputs, each, block_inputs
+                )
+            for place in tl.static_range(each):
+                k = first + place + each * tl.arange(0, block_inputs // each)
+                one = held
+                if alone:
+                    one = _normed(x_pointer, norm_pointer, k, inputs, rms, normed)
+                x = _columns(
+                    x_pointer,
+                    one,
+                    m,
+                    k,
+                    rows,
+                    inputs,
+                    step,
+                    alone,
+                    rounded,
+                    dtype,
+                    block_rows,
+                    block_inputs // each,
+                )
+                part += tl.dot(_unpacked(packed, levels_pointer, place, kind, dtype), x)
+                if gated:
+                    own = _unpacked(gate_packed, levels_pointer, place, kind, dtype)
+                    gate_part += tl.dot(own, x)
+        first += block_inputs
+        if grouped:
+            part *= scale_held.to(tl.float32)[:, None]
+            scale_held = _scales(scale_pointer, n, first, outputs, inputs, group, groups)
+            if gated:
+                gate_part *= gate_held.to(tl.float32)[:, None]
+                gate_held = _scales(
+                    scale_pointer, n + outputs, first, all_outputs, inputs, group, groups
+                )
+        total += part
+        if gated:
+            gate += gate_part
     inside = (n[:, None] < outputs) & (m[None, :] < rows)
+    where = m[None, :] * outputs + n[:, None]
+    # asked for before sums are shared, which takes as long
+    if scaled:
+        scale = tl.load(scale_pointer + n, mask=n < outputs, other=0.0)
+        if gated:
+            gate_scale = tl.load(scale_pointer + outputs + n, mask=n < outputs, other=0.0)
+    if added:
+        residual = tl.load(residual_pointer + where, mask=inside, other=0.0)
     last = split >= 0
     if splits > 1:
         # parts are [splits, halves, outputs, rows]
         half = outputs * rows
-        each = half * 2 if gated else half
+        size = half * 2 if gated else half
         parts = parts_pointer + n[:, None] * rows + m[None, :]
-        tl.store(parts + split * each, total, mask=inside)
+        tl.store(parts + split * size, total, mask=inside)
         if gated:
-            tl.store(parts + split * each + half, gate, mask=inside)
+            tl.store(parts + split * size + half, gate, mask=inside)
         tl.debug_barrier()
         last = tl.atomic_add(tickets_pointer + block, 1, sem="acq_rel") == splits - 1
         if last:
             tl.store(tickets_pointer + block, 0)
             total = tl.zeros((block_outputs, block_rows), tl.float32)
             gate = tl.zeros((block_outputs, block_rows), tl.float32)
-            for one in range(splits):
-                own = parts + one * each
+            for one in tl.static_range(splits):  # unrolled: they are all asked for at once
+                own = parts + one * size
                 total += tl.load(own, mask=inside, other=0.0, cache_modifier=".cg")
                 if gated:
                     gate += tl.load(own + half, mask=inside, other=0.0, cache_modifier=".cg")
     if last:
-        total *= step[None, :]
-        gate *= step[None, :]
+        if alone:
+            total *= step
+            gate *= step
+        elif rounded:
+            steps = tl.load(step_pointer + m, mask=m < rows, other=0.0)
+            total *= steps[None, :]
+            gate *= steps[None, :]
         if scaled:
-            scale = tl.load(scale_pointer + n, mask=n < outputs, other=0.0).to(tl.float32)
-            total *= scale[:, None]
+            total *= scale.to(tl.float32)[:, None]
             if gated:
-                scale = tl.load(scale_pointer + outputs + n, mask=n < outputs, other=0.0)
-                gate *= scale.to(tl.float32)[:, None]
+                gate *= gate_scale.to(tl.float32)[:, None]
         if gated:
             total = total / (1 + tl.exp(-total)) * gate
-        where = m[None, :] * outputs + n[:, None]
         if added:
-            total += tl.load(residual_pointer + where, mask=inside, other=0.0).to(tl.float32)
+            total += residual.to(tl.float32)
         tl.store(out_pointer + where, total.to(out_pointer.dtype.element_ty), mask=inside)
 
 
 def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
     """x [rows, in], at most `MOST_FUSED_ROWS` and contiguous, times a weight -> [rows, out].
 
-    The inputs that share a scale must be a multiple of `INPUTS`, or a power of two below it, or all
-    of a row.
+    The inputs that share a scale must be a multiple of 128, or a power of two below it, or all of a
+    row.
     """
     around = around or Around()
-    rows, inputs = x.shape
+    (rows, inputs), kind = x.shape, x.dtype
+    alone = rows == 1
+    step = None
+    if not alone and (around.norm is not None or around.rounded):
+        x, step = prepare(x, around.norm, around.eps, rounded=around.rounded)
     outputs = weight.elements.shape[0] // (2 if around.gated else 1)
     groups = 1 if weight.scale is None else weight.scale.shape[1]
     group = inputs // groups
-    block = min(INPUTS, group) if groups > 1 else INPUTS
-    blocks = triton.cdiv(inputs, block)
-    turns = triton.cdiv(blocks, _splits(triton.cdiv(outputs, OUTPUTS), blocks, x.device))
+    shape = shape_of(weight, rows, around.gated)
+    block = min(shape.inputs, group) if groups > 1 else shape.inputs
+    blocks, columns = triton.cdiv(inputs, block), triton.cdiv(outputs, shape.outputs)
+    turns = triton.cdiv(blocks, _splits(columns, blocks, shape.programs, x.device))
     splits = triton.cdiv(blocks, turns)
-    block_rows = max(16, triton.next_power_of_2(rows))
-    out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
+    out = torch.empty(rows, outputs, dtype=kind, device=x.device)
     parts = out
     if splits > 1:
         halves = 2 if around.gated else 1
         parts = torch.empty(splits, halves, outputs, rows, dtype=torch.float32, device=x.device)
+    elements = weight.elements
+    if weight.packing is Packing.INT4:
+        elements = elements.view(torch.int16)
     with on(x.device):
-        _skinny[(triton.cdiv(outputs, OUTPUTS), splits)](
+        _skinny[(columns, splits)](
             x,
-            weight.elements,
+            elements,
             weight.scale,
             weight.levels,
             around.norm,
+            step,
             around.residual,
             out,
             parts,
@@ -320,34 +395,54 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
             around.eps,
             splits=splits,
             kind=weight.packing.value,
+            alone=alone,
             normed=around.norm is not None,
             rounded=around.rounded,
             gated=around.gated,
             added=around.residual is not None,
             scaled=weight.scale is not None and groups == 1,
             grouped=groups > 1,
-            dtype=_dtype(x, weight, around),
-            largest=torch.finfo(E4M3).max,
-            block_rows=block_rows,
-            block_outputs=OUTPUTS,
+            dtype=_dtype(kind, weight, around, x.is_cuda),
+            block_rows=max(LEAST_COLUMNS, triton.next_power_of_2(rows)),
+            block_outputs=shape.outputs,
             block_inputs=block,
-            block_whole=WHOLE // block_rows,
+            whole=min(WHOLE, triton.next_power_of_2(inputs)),
+            num_warps=shape.warps,
+            num_stages=shape.stages,
+            **starting_early(x.device),
         )
     return out
 
 
-def _dtype(x: Tensor, weight: Kept, around: Around) -> tl.dtype:
-    """What is multiplied: eight-bit floats where both sides are, else what x is in."""
-    if not x.is_cuda:
+def shape_of(weight: Kept, rows: int, gated: bool) -> Shape:
+    """What was fastest on an H200, of the shapes of Orpheus-3B."""
+    outputs, inputs = weight.elements.shape
+    if rows > 1:
+        return Shape(64, 128, programs=1 if outputs <= inputs or gated else 2, warps=4, stages=5)
+    if weight.packing is not Packing.NONE:
+        return Shape(64, 128, programs=2 if gated else 4, warps=4, stages=3)
+    if weight.elements.itemsize == 2:
+        return Shape(64, 128 if gated else 256, programs=3 if gated else 2, warps=4, stages=3)
+    if gated:
+        return Shape(64, 256, programs=2, warps=4, stages=3)
+    if inputs > outputs:
+        return Shape(64, 128, programs=4, warps=4, stages=4)
+    return Shape(128, 256, programs=2, warps=8, stages=3)
+
+
+def _dtype(kind: torch.dtype, weight: Kept, around: Around, gpu: bool) -> tl.dtype:
+    """What is multiplied: eight-bit floats where both sides are, else what x was in."""
+    if not gpu:
         return tl.float32  # Triton's interpreter has no products of bf16
     if around.rounded and weight.elements.dtype is E4M3:
         return tl.float8e4nv
-    return tl.float16 if x.dtype is torch.float16 else tl.bfloat16
+    return tl.float16 if kind is torch.float16 else tl.bfloat16
 
 
-def _splits(programs: int, blocks: int, device: torch.device) -> int:
-    """Into how many stretches inputs are cut, so that two programs a multiprocessor have work."""
+def _splits(programs: int, blocks: int, each: int, device: torch.device) -> int:
+    """Into how many stretches inputs are cut, so that `each` multiprocessor has that many programs
+    at work."""
     if device.type != "cuda":
         return min(2, blocks)  # Triton's interpreter, where only the result counts
-    wanted = 2 * torch.cuda.get_device_properties(device).multi_processor_count
+    wanted = each * torch.cuda.get_device_properties(device).multi_processor_count
     return max(1, min(wanted // programs, blocks, 8))

@@ -1,0 +1,199 @@
+"""The streams of a codec, decoded together.
+
+A codec is some hundred small layers, so on a GPU one stream takes nearly as long as thirty. What is
+to be decoded at one time is therefore a batch, whatever stream it is of. On a GPU with `graphs` a
+batch is one launch, beside whatever else runs there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quaver.core.errors import InputError
+from quaver.core.protocols import Part
+from quaver.nn.conv import Chunk, Memory, true_fp32
+from quaver.nn.recorded import Recorded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from quaver.codecs.snac import Snac
+
+MOST_TOGETHER = 32  # streams of a batch: more take memory, and save nothing
+LAST_STEP = 4  # recorded, the last frames of a stream are a multiple of this many
+MOST_RECORDED = 16  # frames
+ENDLESS = 1 << 40
+
+
+class SnacStream:
+    """Frames of one stream to samples. Close it, or finish it, and its place is free."""
+
+    def __init__(self, streams: SnacStreams, row: int, seed: int | None) -> None:
+        self._streams, self.row, self.seed = streams, row, seed
+        self.frames = 0  # that went in
+        self.ended = False
+
+    def push(self, frames: Tensor) -> NDArray[np.float32]:
+        """Frames [n, codes_per_frame] -> the samples that are now final, perhaps none."""
+        return self._streams.decode([Part(self, frames)])[0]
+
+    def peek(self) -> NDArray[np.float32]:
+        """The samples still to come if the stream ended here."""
+        return self._streams.decode([Part(self, None, last=True, keep=False)])[0]
+
+    def finish(self) -> NDArray[np.float32]:
+        """The samples still held back. Nothing can be pushed afterwards."""
+        return self._streams.decode([Part(self, None, last=True)])[0]
+
+    def close(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self._streams.free(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What must be one for parts to be a batch."""
+
+    frames: int
+    edges: bool
+    noise: bool
+    keep: bool
+
+
+class SnacStreams:
+    """Some streams of one codec, and what is remembered of them."""
+
+    def __init__(self, codec: Snac, slots: int, graphs: bool) -> None:
+        self._codec, self._device = codec, codec.device
+        self._free = list(range(slots, 0, -1))  # row 0 fills up batches
+        self._rows = slots + 1
+        self._memory = Memory(self._rows)
+        self._lag = -(-codec.lag // codec.samples_per_frame)  # frames
+        self._recorded = Recorded() if graphs and self._device.type == "cuda" else None
+        self._inputs: dict[tuple[_Shape, int], Tensor] = {}
+        self._outputs: dict[tuple[_Shape, int], Tensor] = {}
+        self._side = torch.cuda.Stream(self._device) if self._recorded is not None else None
+
+    def open(self, seed: int | None) -> SnacStream:
+        """A new stream; `seed` draws the noise of the codec's noise blocks, None turns it off."""
+        if not self._free:
+            self._free = list(range(2 * self._rows - 1, self._rows - 1, -1))
+            self._rows *= 2
+            self._memory.grow(self._rows)
+            if self._recorded is not None:  # the memory has moved
+                self._recorded = Recorded()
+        return SnacStream(self, self._free.pop(), seed)
+
+    def free(self, stream: SnacStream) -> None:
+        self._free.append(stream.row)
+
+    def decode(self, parts: Sequence[Part]) -> list[NDArray[np.float32]]:
+        """The samples of each part that are now final. A stream may have one part."""
+        out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(parts)
+        alike: dict[_Shape, list[int]] = defaultdict(list)
+        for index, part in enumerate(parts):
+            if _own(part).ended:
+                raise InputError("the stream has ended; open another one")
+            if _count(part) or (part.last and _own(part).frames):
+                alike[self._shape(part)].append(index)
+        for shape, indices in alike.items():
+            for first in range(0, len(indices), MOST_TOGETHER):
+                own = indices[first : first + MOST_TOGETHER]
+                samples = self._batch(shape, [parts[index] for index in own])
+                for index, row in zip(own, samples, strict=True):
+                    out[index] = self._final(parts[index], row)
+        for part in parts:
+            if part.keep:
+                _own(part).frames += _count(part)
+                if part.last:
+                    part.stream.close()
+        return out
+
+    def _shape(self, part: Part) -> _Shape:
+        frames = _count(part)
+        if part.last:  # what lags behind comes out as any frames go in
+            frames += self._lag
+            if self._recorded is not None:
+                frames = -(-frames // LAST_STEP) * LAST_STEP
+        stream = _own(part)
+        edges = part.last or stream.frames < self._lag
+        return _Shape(frames, edges, stream.seed is not None, part.keep)
+
+    def _batch(self, shape: _Shape, parts: list[Part]) -> NDArray[np.float32]:
+        """Samples [n, frames * samples_per_frame] of parts of one shape."""
+        count = len(parts)
+        if self._recorded is not None:
+            count = 1 << (count - 1).bit_length()
+        given = self._pack(shape, parts, count)
+        with self._place():
+            return self._run(shape, given)[: len(parts)].float().cpu().numpy()
+
+    def _pack(self, shape: _Shape, parts: list[Part], count: int) -> Tensor:
+        """All that a batch hangs on, int64 [count, 4 + frames * codes_per_frame], on the host."""
+        given = torch.zeros(count, 4 + shape.frames * self._codec.codes_per_frame).long()
+        given[:, 2] = ENDLESS
+        for row, part in zip(given, parts, strict=False):
+            stream, frames = _own(part), _count(part)
+            end = stream.frames + frames if part.last else ENDLESS
+            row[:4] = torch.tensor([stream.row, stream.frames, end, stream.seed or 0])
+            if part.frames is not None:
+                row[4 : 4 + part.frames.numel()] = part.frames.flatten()
+        return given
+
+    def _run(self, shape: _Shape, given: Tensor) -> Tensor:
+        recorded, key = self._recorded, (shape, len(given))
+        if recorded is None or not shape.keep or shape.frames > MOST_RECORDED:
+            return self._decode(shape, given.to(self._device))
+        if key not in self._inputs:
+            self._inputs[key] = torch.empty_like(given, device=self._device)
+        self._inputs[key].copy_(given)
+
+        def decode() -> None:
+            samples = self._decode(shape, self._inputs[key])
+            self._outputs.setdefault(key, torch.empty_like(samples)).copy_(samples)
+
+        recorded.run(key, decode)
+        return self._outputs[key]
+
+    @torch.inference_mode()
+    def _decode(self, shape: _Shape, given: Tensor) -> Tensor:
+        codec = self._codec
+        rows, start, end, seeds = given[:, :4].unbind(1)
+        frames = given[:, 4:].view(len(given), shape.frames, -1)
+        rate = codec.config.vq_strides[0]
+        chunk = Chunk(self._memory, rows, start, end, shape.edges, shape.keep, rate)
+        with true_fp32():
+            return codec.decode_chunk(frames, chunk, seeds if shape.noise else None)
+
+    def _final(self, part: Part, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of a batch's row, what lies within the stream."""
+        each, start = self._codec.samples_per_frame, _own(part).frames
+        first = start * each - self._codec.lag
+        stop = (start + _count(part)) * each if part.last else first + len(samples)
+        return samples[max(0, -first) : max(0, stop - first)]
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Beside what else the GPU does: nothing here hangs on that."""
+        if self._side is None:
+            yield
+            return
+        with torch.cuda.stream(self._side):
+            yield
+
+
+def _own(part: Part) -> SnacStream:
+    return cast("SnacStream", part.stream)
+
+
+def _count(part: Part) -> int:
+    return 0 if part.frames is None else len(part.frames)

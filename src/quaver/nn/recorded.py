@@ -1,0 +1,29 @@
+"""CUDA graphs: a step that was run once is recorded, and replayed in one launch from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import torch
+
+
+class Recorded:
+    """CUDA graphs by shape. They share their memory, since one runs at a time."""
+
+    def __init__(self) -> None:
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._ran: set[Hashable] = set()
+
+    def run(self, shape: Hashable, step: Callable[[], None]) -> None:
+        """Run `step`, whose work must hang on `shape` and on tensors that stay in place alone."""
+        if shape not in self._ran:  # what is compiled or allocated once cannot be recorded
+            step()
+            self._ran.add(shape)
+            return
+        if shape not in self._graphs:
+            pool = next((graph.pool() for graph in self._graphs.values()), None)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool):
+                step()
+            self._graphs[shape] = graph
+        self._graphs[shape].replay()

@@ -1,0 +1,122 @@
+"""Frames to samples for all streams of an engine.
+
+Whoever reads a voice drives the engine until that voice has a group of frames, and then all groups
+that are full by then are decoded as one batch. Groups are small at first, so that sound starts
+early, and grow, since a codec works better on more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from quaver.core.protocols import Codec, CodecStream, Part
+from quaver.engine.engine import Engine, FrameStream, Job
+
+# Frames decoded together. Three are the first that give sound that is final.
+RAMP = (3, 1, 1, 2, 4, 8)
+LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
+
+
+class Voice:
+    """The samples of one job, as they are made: iterate to get them. Close it when done."""
+
+    def __init__(
+        self, voices: Voices, frames: FrameStream, codec: CodecStream, low_latency: bool
+    ) -> None:
+        self.frames, self.codec = frames, codec
+        self._voices, self._low_latency = voices, low_latency
+        self._ramp = iter(LOW_LATENCY_RAMP if low_latency else RAMP)
+        self._wanted = next(self._ramp)
+        self._group: list[Tensor] = []
+        self._early = 0  # samples that were given out before they were final
+        self._ended = False
+        self._ready: deque[NDArray[np.float32]] = deque()
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        while (samples := self._voices.next(self)) is not None:
+            yield samples
+
+    def close(self) -> None:
+        """Stop now; slot and place are free when this returns."""
+        self._voices.close(self)
+
+    def pop(self) -> NDArray[np.float32] | None:
+        """What is ready, the first of it; `ended` tells whether more will come."""
+        return self._ready.popleft() if self._ready else None
+
+    @property
+    def ended(self) -> bool:
+        return self._ended and not self._ready
+
+    def due(self) -> Part | None:
+        """What to decode now, if there is enough."""
+        if self._ended:
+            return None
+        self._group += self.frames.take(self._wanted - len(self._group))
+        last = self.frames.drained
+        if not last and len(self._group) < self._wanted:
+            return None
+        return Part(self.codec, torch.stack(self._group) if self._group else None, last)
+
+    def take(self, samples: NDArray[np.float32], last: bool, frame: int) -> None:
+        """What came of `due`; `frame` samples are one frame."""
+        if self._low_latency and not last:  # the first group, and what would follow it
+            whole = np.concatenate((samples, self.codec.peek()))[:frame]
+            self._early = len(whole) - len(samples)
+            self._ready.append(whole)
+        else:
+            self._ready.append(samples[self._early :])
+            self._early = max(0, self._early - len(samples))
+        self._low_latency, self._ended = False, last
+        self._group, self._wanted = [], next(self._ramp, self._wanted)
+
+
+class Voices:
+    """All that are spoken by one engine through one codec."""
+
+    def __init__(self, engine: Engine, codec: Codec, graphs: bool) -> None:
+        self._engine, self._frame = engine, codec.samples_per_frame
+        self._codec = codec.streams(engine.slots, graphs)
+        self._open: list[Voice] = []
+
+    def speak(self, job: Job, seed: int | None, low_latency: bool) -> Voice:
+        """Start a voice; `seed` draws the codec's noise, None turns it off."""
+        frames = self._engine.submit(job)
+        with self._engine.lock:
+            voice = Voice(self, frames, self._codec.open(seed), low_latency)
+            self._open.append(voice)
+        return voice
+
+    def next(self, voice: Voice) -> NDArray[np.float32] | None:
+        """The next samples of a voice, or None at its end."""
+        while True:
+            with self._engine.lock:
+                if (samples := voice.pop()) is not None:
+                    return samples
+                if voice.ended or voice not in self._open:
+                    return None
+                self._advance(voice)
+
+    def close(self, voice: Voice) -> None:
+        with self._engine.lock:
+            voice.frames.cancel()
+            voice.codec.close()
+            if voice in self._open:
+                self._open.remove(voice)
+
+    def _advance(self, voice: Voice) -> None:
+        """Make frames until this voice has enough to decode; then decode what is enough."""
+        due = {each: part for each in self._open if (part := each.due()) is not None}
+        if voice not in due:
+            self._engine.step()
+            return
+        for (each, part), samples in zip(
+            due.items(), self._codec.decode([*due.values()]), strict=True
+        ):
+            each.take(samples, part.last, self._frame)
