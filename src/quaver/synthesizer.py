@@ -26,7 +26,7 @@ from quaver.core.text import split_text
 from quaver.core.types import Audio, AudioChunk, FinishReason, SamplingParams, StreamStats
 from quaver.engine.engine import Engine, Job
 from quaver.engine.guards import SilenceGuard
-from quaver.voicing import Voices
+from quaver.voicing import Voice, Voices
 
 MAX_CHARS = 200_000  # about four hours of speech
 MAX_REFERENCE_SECONDS = 30.0
@@ -133,7 +133,7 @@ class SpeechSynthesizer:
             raise InputError(f"the seed is {seed}; allowed is 0 to 2^63 - 1")
         cloned = self._reference(reference, reference_text)
         options = SpeechOptions(
-            voice=None if cloned else self._voice(voice),
+            voice=None if cloned else self._name(voice),
             seed=secrets.randbits(31) if seed is None else seed,
             sampling=self._sampling.override(sampling),
             reference=cloned,
@@ -146,7 +146,9 @@ class SpeechSynthesizer:
         segments = split_text(text, self._family.comfortable_chars)
         jobs = [(self._job(s.text, options, i), s.pause) for i, s in enumerate(segments)]
         stats.busy_seconds = time.monotonic() - started
-        return SpeechStream(self._speak(jobs, options, stats), stats)
+        chunks = self._speak(jobs, options, stats)
+        next(chunks)  # it is queued, and from here on it gives back what it holds when it is closed
+        return SpeechStream(chunks, stats)
 
     def generate(self, text: str, **options: Any) -> Audio:
         """The drained stream; arguments as for `stream`."""
@@ -158,40 +160,44 @@ class SpeechSynthesizer:
     def _speak(
         self, jobs: list[tuple[Job, float]], options: SpeechOptions, stats: StreamStats
     ) -> Generator[AudioChunk]:
-        resumed = time.monotonic()
+        """First nothing, once the first segment is queued; then all chunks."""
+        rate = self._codec.sample_rate
         # Here and below, closing a stream closes what it is made of at once: waiting for the
         # garbage collector would hold the engine's slot for as long as a traceback lives.
-        with closing(self._joined(jobs, options, stats)) as pieces:
-            for samples in pieces:
-                stats.busy_seconds += time.monotonic() - resumed
-                stats.audio_seconds += len(samples) / self._codec.sample_rate
-                if stats.ttfa_seconds is None and first_audible(samples) is not None:
-                    stats.ttfa_seconds = stats.busy_seconds
-                yield AudioChunk(samples, self._codec.sample_rate)
-                resumed = time.monotonic()
-        stats.busy_seconds += time.monotonic() - resumed
+        with closing(self._voice(jobs[0][0], options)) as first:
+            yield AudioChunk(np.zeros(0, np.float32), rate)
+            resumed = time.monotonic()
+            with closing(self._joined(jobs, first, options, stats)) as pieces:
+                for samples in pieces:
+                    stats.busy_seconds += time.monotonic() - resumed
+                    stats.audio_seconds += len(samples) / rate
+                    if stats.ttfa_seconds is None and first_audible(samples) is not None:
+                        stats.ttfa_seconds = stats.busy_seconds
+                    yield AudioChunk(samples, rate)
+                    resumed = time.monotonic()
+            stats.busy_seconds += time.monotonic() - resumed
 
     def _joined(
-        self, jobs: list[tuple[Job, float]], options: SpeechOptions, stats: StreamStats
+        self,
+        jobs: list[tuple[Job, float]],
+        first: Voice,
+        options: SpeechOptions,
+        stats: StreamStats,
     ) -> Generator[NDArray[np.float32]]:
         """Samples of all segments, without empty pieces."""
         joiner = SeamJoiner(self._codec.sample_rate)
-        for job, pause in jobs:
-            stats.segments += 1
-            stats.prompt_tokens += len(job.prompt.tokens)
-            with closing(self._segment(job, options, stats)) as pieces:
+        for number, (job, pause) in enumerate(jobs):
+            voice = first if number == 0 else self._voice(job, options)
+            with closing(self._segment(voice, stats)) as pieces:
                 for samples in pieces:
                     yield from _some(joiner.push(samples))
             yield from _some(joiner.end_segment(pause))
         yield from _some(joiner.finish())
 
-    def _segment(
-        self, job: Job, options: SpeechOptions, stats: StreamStats
-    ) -> Generator[NDArray[np.float32]]:
-        seed = job.seed if options.codec_noise else None
-        guard = SilenceGuard(self._codec.sample_rate)
-        voice = self._voices.speak(job, seed, options.low_latency)
-        frames = voice.frames
+    def _segment(self, voice: Voice, stats: StreamStats) -> Generator[NDArray[np.float32]]:
+        frames, guard = voice.frames, SilenceGuard(self._codec.sample_rate)
+        stats.segments += 1
+        stats.prompt_tokens += len(frames.job.prompt.tokens)
         try:
             for samples in voice:
                 yield samples
@@ -204,6 +210,10 @@ class SpeechSynthesizer:
             stats.frames += frames.made
             stats.tokens += frames.made * self._codec.codes_per_frame
             stats.tokens += reason is FinishReason.STOP
+
+    def _voice(self, job: Job, options: SpeechOptions) -> Voice:
+        seed = job.seed if options.codec_noise else None
+        return self._voices.speak(job, seed, options.low_latency)
 
     def _job(self, text: str, options: SpeechOptions, index: int) -> Job:
         prompt = self._family.prompt(text, options.voice, options.reference)
@@ -221,7 +231,7 @@ class SpeechSynthesizer:
             raise InputError(f"max_seconds is {seconds}; a number above 0 is needed")
         return math.ceil(seconds * self._codec.sample_rate / self._codec.samples_per_frame)
 
-    def _voice(self, voice: str | None) -> str | None:
+    def _name(self, voice: str | None) -> str | None:
         if voice == NO_VOICE:
             return None
         if voice is None:

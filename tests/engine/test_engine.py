@@ -43,15 +43,22 @@ class HashModel:
 
     def _read(self, numbers: Tensor, store: KVStore) -> Tensor:
         """Numbers [n, t] into the cache -> the state after the last, [n, 1]."""
-        keys = (numbers * (store.positions + 1) ** 2 % STATES).double()[:, None, :, None]
-        assert isinstance(store, View)
-        _, values, mask = store.update(0, keys, keys)
+        _, values, mask = self._keep(numbers, store)
         store.advance()
         seen = torch.where(mask[:, 0, -1], values[:, 0, :, 0], 0.0)
         return seen.sum(dim=-1, keepdim=True) % STATES
 
-    def prefill(self, prompt: Tensor, store: KVStore) -> Tensor:
-        return self._read(prompt, store)
+    def _keep(self, numbers: Tensor, store: KVStore) -> tuple[Tensor, Tensor, Tensor]:
+        keys = (numbers * (store.positions + 1) ** 2 % STATES).double()[:, None, :, None]
+        assert isinstance(store, View)
+        return store.update(0, keys, keys)
+
+    def embedded(self, prompt: Tensor) -> Tensor:
+        return prompt
+
+    def prefill(self, embedded: Tensor, store: KVStore) -> Tensor:
+        _, values, mask = self._keep(embedded, store)
+        return torch.where(mask[:, 0], values[:, 0, None, :, 0], 0.0).sum(-1)[..., None] % STATES
 
     def frame(self, hidden: Tensor, store: KVStore, choose: Choose) -> Frame:
         codes = []

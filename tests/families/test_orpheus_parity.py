@@ -180,7 +180,8 @@ def test_streams_of_different_lengths_step_together(pair):
     tokens = random_tokens(3, max(lengths) + steps, device=pair.device)
     cache = open_cache(pair.ours, 3, 160)
     for slot, length in enumerate(lengths):
-        pair.ours.prefill(tokens[slot : slot + 1, :length], PrefillView(cache, slot, 0, length))
+        embedded = pair.ours.embedded(tokens[slot : slot + 1, :length])
+        pair.ours.prefill(embedded, PrefillView(cache, slot, 0, length))
     view, ours = DecodeView(cache, 3, 160), []
     rows = torch.arange(3, device=pair.device)
     for _ in range(steps):

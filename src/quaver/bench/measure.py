@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SENTENCE = "The old man walked slowly along the river. "
 COMFORTABLE = 180  # characters: one segment of every model
 LATE = 1e-3  # s: less is the clock
+WARM_UPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,10 @@ def measure(
         ceilings = ceilings or measure_ceilings(device, cost.weight_bytes)
         text = text_for(plan.seconds)
         progress(f"{count} streams: warming up")
-        # as long as a run: a recorded step has a shape for each range of lengths
-        run_streams(voice, text, plan.seconds, range(count))
+        # as long as a run, since a recorded step has a shape for each range of lengths, and often
+        # enough: what is recorded ran as it is before
+        for _ in range(WARM_UPS):
+            run_streams(voice, text, plan.seconds, range(count))
         runs = []
         for repeat in range(plan.repeats):
             progress(f"{count} streams: run {repeat + 1} of {plan.repeats}")

@@ -42,7 +42,9 @@ Baseline = Annotated[
     str | None, typer.Option(help="Measure others on the same weights too: transformers.")
 ]
 Cold = Annotated[bool, typer.Option("--cold", help="Time a new process to its first sample too.")]
-Graphs = Annotated[bool, typer.Option("--graphs", help="On a GPU, record steps as CUDA graphs.")]
+Graphs = Annotated[
+    bool, typer.Option("--graphs/--no-graphs", help="On a GPU, record steps as CUDA graphs.")
+]
 Out = Annotated[
     Path | None,
     typer.Option(help="File for the result and its machine.", dir_okay=False),
@@ -63,7 +65,7 @@ def bench(
     seed: Seed = 0,
     baseline: Baseline = None,
     cold: Cold = False,
-    graphs: Graphs = False,
+    graphs: Graphs = True,
     out: Out = None,
     plot: Plot = None,
     markdown: Markdown = False,

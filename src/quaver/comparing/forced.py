@@ -80,10 +80,11 @@ def stepped(side: Loaded, spoken: Sequence[Spoken], frames: int) -> list[Logits]
         hidden = []
         for slot, prompt in enumerate(prompts):
             cache.open(slot)
-            hidden.append(model.prefill(prompt[None], PrefillView(cache, slot, 0, len(prompt))))
-        state, view = torch.cat(hidden), DecodeView(cache, count, length)
+            view = PrefillView(cache, slot, 0, len(prompt))
+            hidden.append(model.prefill(model.embedded(prompt[None]), view)[:, -1])
+        state, steps = torch.cat(hidden), DecodeView(cache, count, length)
         for frame in codes.unbind(1):
-            state = model.frame(state, view, _Told(frame, kept)).hidden
+            state = model.frame(state, steps, _Told(frame, kept)).hidden
     rows = [torch.stack(position, 1) for position in kept]  # [streams, frames, choices] each
     return [[row[stream] for row in rows] for stream in range(count)]
 

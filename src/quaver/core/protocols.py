@@ -90,8 +90,12 @@ class FrameModel(Protocol):
     @property
     def cache_spec(self) -> CacheSpec: ...
 
-    def prefill(self, prompt: Tensor, store: KVStore) -> Tensor:
-        """Read prompt tokens [1, t], given on the host; return the last hidden state [1, width]."""
+    def embedded(self, prompt: Tensor) -> Tensor:
+        """Prompt tokens [1, t], given on the host -> what is read of them [1, t, ...], on the
+        device."""
+
+    def prefill(self, embedded: Tensor, store: KVStore) -> Tensor:
+        """Read what was `embedded` -> hidden states [1, t, width]. Never syncs."""
 
     def frame(self, hidden: Tensor, store: KVStore, choose: Choose) -> Frame:
         """Make one frame for n streams from their hidden states [n, width]. Never syncs."""

@@ -107,6 +107,36 @@ class PrefillView(View):
         return cache.keeping.decode(kept, kept_steps, layer, part)
 
 
+class PackView(View):
+    """Whole prompts of several slots, one after another in one row of inputs.
+
+    What each input belongs to is told by tensors [t], so that a GPU can record the pass.
+    """
+
+    def __init__(self, cache: KVCache, slots: Tensor, positions: Tensor) -> None:
+        self._cache, self._slots, self.positions = cache, slots, positions[None]
+        mine = slots[:, None] == slots[None]
+        self._mask = mine & (positions[None] <= positions[:, None])
+        self._heads = torch.arange(cache.store.shape[3], device=slots.device)[None]
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        keys = self._exchange(layer, KEYS, k[0])
+        return keys[None], self._exchange(layer, VALUES, v[0])[None], self._mask[None, None]
+
+    def advance(self) -> None:
+        """Nothing: prompts are whole, and who packed them knows their lengths."""
+
+    def _exchange(self, layer: int, part: int, x: Tensor) -> Tensor:
+        """Write x [kv_heads, t, d]; return what was kept of it."""
+        cache = self._cache
+        place = (self._slots[:, None], self._heads, self.positions[0][:, None])
+        elements, steps = cache.keeping.encode(x, layer, part)
+        cache.store[layer, part].index_put_(place, elements.transpose(0, 1))
+        if cache.steps is not None and steps is not None:
+            cache.steps[layer, part].index_put_(place, steps.transpose(0, 1))
+        return cache.keeping.decode(elements, steps, layer, part)
+
+
 class DecodeView(View):
     """The first `count` slots, one position each, none at or beyond `limit`."""
 

@@ -27,6 +27,8 @@ from quaver.engine.keeping import Keeping
 from quaver.engine.sampling import Sampler
 from quaver.engine.steps import Made, Steps
 
+PACK = 2048  # inputs of prompts that are read in one pass; a longer one has a pass of its own
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -159,7 +161,7 @@ class Engine:
         """Let waiting streams in, then make one frame for every running one."""
         with self.lock:
             while self._waiting and None in self._streams:
-                self._admit(self._waiting.popleft(), self._streams.index(None))
+                self._admit()
             landing, self._flight = self._flight, self._launch()
             if not self._ahead:
                 landing, self._flight = self._flight, None
@@ -180,12 +182,21 @@ class Engine:
             self._sampler.close(stream.slot)
             stream.slot = None
 
-    def _admit(self, stream: FrameStream, slot: int) -> None:
-        job = stream.job
-        self._streams[slot], stream.slot = stream, slot
-        self._cache.open(slot)
-        self._sampler.open(slot, job.sampling, job.seed, job.prompt)
-        self._steps.prefill(slot, torch.tensor([job.prompt.tokens]))
+    def _admit(self) -> None:
+        """Let waiting streams in, with as many prompts as are read in one pass."""
+        prompts: list[tuple[int, tuple[int, ...]]] = []
+        room = PACK
+        while self._waiting and None in self._streams:
+            job = self._waiting[0].job
+            room -= len(job.prompt.tokens)
+            if room < 0 and prompts:
+                break
+            stream, slot = self._waiting.popleft(), self._streams.index(None)
+            self._streams[slot], stream.slot = stream, slot
+            self._cache.open(slot)
+            self._sampler.open(slot, job.sampling, job.seed, job.prompt)
+            prompts.append((slot, job.prompt.tokens))
+        self._steps.prefill(prompts)
 
     def _launch(self) -> _Flight | None:
         count = max((i + 1 for i, s in enumerate(self._streams) if s is not None), default=0)

@@ -8,19 +8,21 @@ is: hidden states, cache, sampler, and what it made, whose copy to the host nobo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from quaver.core.protocols import FrameModel
-from quaver.engine.cache import DecodeView, KVCache, PrefillView
+from quaver.engine.cache import DecodeView, KVCache, PackView
 from quaver.engine.sampling import Sampler
 from quaver.nn.recorded import Recorded
 
 LENGTH_STEP = 64  # as it runs, a step reads keys up to a multiple of this
 LEAST_LENGTH = 256  # recorded, up to a power of two, this or more
 COUNT_STEP = 8  # recorded, it has a power of two or a multiple of this many slots
+LEAST_PACK = 64  # inputs of recorded prompts: a power of two, this or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,41 @@ class Steps:
             self._slots, len(model.choices) + 1, dtype=torch.int64, device=device
         )
         self._recorded = Recorded() if graphs and device.type == "cuda" else None
+        self._packs: dict[tuple[str, int, int], tuple[Tensor, ...]] = {}
 
-    def prefill(self, slot: int, prompt: Tensor) -> None:
-        """Read a prompt [1, t], given on the host, into an open slot."""
-        view = PrefillView(self._cache, slot, 0, prompt.shape[1])
-        self._hidden[slot] = self._model.prefill(prompt, view)[0]
+    def prefill(self, prompts: Sequence[tuple[int, Sequence[int]]]) -> None:
+        """Read whole prompts, each into an open slot, in one pass."""
+        tokens: list[int] = []
+        owners: list[int] = []
+        positions: list[int] = []
+        ends: list[tuple[int, int, int]] = []
+        for slot, prompt in prompts:
+            tokens += prompt
+            owners += [slot] * len(prompt)
+            positions += range(len(prompt))
+            ends.append((slot, len(tokens) - 1, len(prompt)))
+        if self._recorded is not None:
+            # More inputs of the last prompt: nothing before looks at them, and what they leave in
+            # the cache is written over before anything does.
+            more = _power(max(len(tokens), LEAST_PACK)) - len(tokens)
+            tokens += [tokens[-1]] * more
+            owners += [owners[-1]] * more
+            positions += range(positions[-1] + 1, positions[-1] + 1 + more)
+            ends += [ends[-1]] * (_power(len(ends)) - len(ends))
+        device = self._hidden.device
+        positions = [min(position, self._cache.max_length - 1) for position in positions]
+        pack = torch.tensor([owners, positions])
+        embedded = self._model.embedded(torch.tensor([tokens]))
+        given = (embedded, pack.to(device), torch.tensor(ends).to(device))
+        if self._recorded is None:
+            self._read(*given)
+            return
+        shape = ("prompts", len(tokens), len(ends))
+        if shape not in self._packs:
+            self._packs[shape] = tuple(torch.empty_like(each) for each in given)
+        for mine, each in zip(self._packs[shape], given, strict=True):
+            mine.copy_(each)
+        self._recorded.run(shape, lambda: self._read(*self._packs[shape]))
 
     def launch(self, count: int, longest: int) -> Made:
         """One frame for each of the first `count` slots, none of which will have more than
@@ -78,6 +110,14 @@ class Steps:
         done = torch.cuda.Event()
         done.record()
         return Made(rows, done)
+
+    def _read(self, embedded: Tensor, pack: Tensor, ends: Tensor) -> None:
+        """Owners and positions of inputs [2, t]; of each prompt its slot, its last input and its
+        length [n, 3]."""
+        hidden = self._model.prefill(embedded, PackView(self._cache, *pack))
+        slots, last, lengths = ends.unbind(1)
+        self._hidden.index_copy_(0, slots, hidden[0].index_select(0, last).to(self._hidden.dtype))
+        self._cache.lengths.index_copy_(0, slots, lengths)
 
     def _step(self, count: int, limit: int) -> None:
         view = DecodeView(self._cache, count, limit)

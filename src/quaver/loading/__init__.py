@@ -46,12 +46,13 @@ class Loaded:
     plan: CachePlan
     device: torch.device
     facts: dict[str, Any]
-    graphs: bool = False
+    graphs: bool = True
 
     @cached_property
     def synthesizer(self) -> SpeechSynthesizer:
         """The whole, with an engine and a cache of its own, made when first asked for."""
-        if self.graphs and self.device.type == "cuda":
+        graphs = self.graphs and self.device.type == "cuda"
+        if graphs:
             for module in self.model.modules():
                 if isinstance(module, Product):
                     module.fuse()
@@ -62,13 +63,11 @@ class Loaded:
             keeping=self.keeping,
             hidden_dtype=self.recipe.format(Role.BACKBONE).dtype,
             device=self.device,
-            ahead=self.graphs,
-            graphs=self.graphs,
+            ahead=graphs,
+            graphs=graphs,
         )
         facts = {**self.facts, "cache_bytes": engine.cache_bytes}
-        return SpeechSynthesizer(
-            self.prompts, engine, self.codec, self.sampling, facts, self.graphs
-        )
+        return SpeechSynthesizer(self.prompts, engine, self.codec, self.sampling, facts, graphs)
 
 
 def load(
@@ -79,7 +78,7 @@ def load(
     codec: str | Path | None = None,
     slots: int = 4,
     max_length: int | None = None,
-    graphs: bool = False,
+    graphs: bool = True,
 ) -> SpeechSynthesizer:
     """Load a model, ready to speak.
 
@@ -90,7 +89,7 @@ def load(
     codec: folder or hub id of the codec; None takes the one that the checkpoint names.
     slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
     graphs: on a GPU, record steps as CUDA graphs, launch them ahead of what they made, and take
-        one kernel for a product and all around it.
+        one kernel for a product and all around it. The first utterance takes longer.
     """
     opened = open_model(model, recipe, device, codec=codec, slots=slots, max_length=max_length)
     return replace(opened, graphs=graphs).synthesizer

@@ -134,8 +134,9 @@ class Fp8BlockLinear(Fp8WeightLinear):
 def _scale_of(x: Tensor) -> Tensor:
     """Scales [..., 1], fp32, with which the last dimension just fits E4M3."""
     largest = x.float().abs().amax(dim=-1, keepdim=True)
-    # not a division, which CUDA would make this of, and a CPU would not
-    return largest.clamp(min=torch.finfo(torch.float32).tiny * 448) * (1 / torch.finfo(E4M3).max)
+    # by a tensor: CUDA would multiply by one over a number, and round otherwise than a CPU
+    most = largest.new_full((), torch.finfo(E4M3).max)
+    return largest.clamp(min=torch.finfo(torch.float32).tiny * 448) / most
 
 
 def _elements(x: Tensor, scale: Tensor) -> Tensor:

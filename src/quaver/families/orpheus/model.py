@@ -118,9 +118,13 @@ class Orpheus(nn.Module):
         """Read tokens from the table of `other`, a model of the same shape."""
         self.embed, self._host_table = other.embed, other._host_table
 
-    def prefill(self, prompt: Tensor, store: KVStore) -> Tensor:
-        """Prompt tokens [1, t], on the host -> the last hidden state [1, width]."""
-        hidden = self.hidden(prompt, store)[:, -1]
+    def embedded(self, prompt: Tensor) -> Tensor:
+        """Prompt tokens [1, t], on the host -> rows of the table [1, t, width], on the device."""
+        return self._rows(prompt, next(self.backbone.parameters()).device)
+
+    def prefill(self, embedded: Tensor, store: KVStore) -> Tensor:
+        """Rows [1, t, width] -> hidden states [1, t, width]."""
+        hidden = self._read(embedded, store)
         store.advance()
         return hidden
 

@@ -18,7 +18,7 @@ LEAST = tl.constexpr(torch.finfo(E4M3).max * torch.finfo(torch.float32).tiny)
 @triton.jit
 def step_of(most) -> tl.tensor:
     """The scale with which `most` just fits E4M3."""
-    return tl.maximum(most, LEAST) * (1 / LARGEST)
+    return tl.div_rn(tl.maximum(most, LEAST), LARGEST)
 
 
 @triton.jit

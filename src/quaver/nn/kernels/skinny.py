@@ -418,7 +418,10 @@ def shape_of(weight: Kept, rows: int, gated: bool) -> Shape:
     """What was fastest on an H200, of the shapes of Orpheus-3B."""
     outputs, inputs = weight.elements.shape
     if rows > 1:
-        return Shape(64, 128, programs=1 if outputs <= inputs or gated else 2, warps=4, stages=5)
+        stages = 5 if weight.elements.itemsize == 1 else 3
+        return Shape(
+            64, 128, programs=1 if outputs <= inputs or gated else 2, warps=4, stages=stages
+        )
     if weight.packing is not Packing.NONE:
         return Shape(64, 128, programs=2 if gated else 4, warps=4, stages=3)
     if weight.elements.itemsize == 2:
