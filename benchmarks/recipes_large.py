@@ -22,10 +22,13 @@ import torch
 
 import quaver
 from quaver.bench.machine import write_result
+from quaver.bench.measure import WARM_UPS, text_for
+from quaver.bench.streams import run_streams
 from quaver.loading.seeded import write_seeded
-from quaver.synthesizer import SpeechStream, SpeechSynthesizer
+from quaver.synthesizer import SpeechSynthesizer
 
-TEXT = "Hello there."  # random weights never stop: this bounds an utterance to about 60 frames
+SECONDS = 6.0  # of sound, at most
+REPEATS = 3
 
 
 def used(device: torch.device) -> int:
@@ -37,21 +40,18 @@ def used(device: torch.device) -> int:
     return total - free
 
 
-def drain(streams: list[SpeechStream]) -> int:
-    """Read all streams in turn to their ends; the tokens they made."""
-    open_ = list(streams)
-    while open_:
-        open_ = [stream for stream in open_ if next(stream, None) is not None]
-    return sum(stream.stats.tokens for stream in streams)
-
-
 def speak(voice: SpeechSynthesizer, count: int) -> dict[str, float]:
-    """`count` streams at once, after one utterance that warms up."""
-    drain([voice.stream(TEXT, seed=1_000 + i) for i in range(count)])
-    started = time.perf_counter()
-    tokens = drain([voice.stream(TEXT, seed=i) for i in range(count)])
-    seconds = time.perf_counter() - started
-    return {"tokens_per_second_each": tokens / seconds / count, "seconds": seconds}
+    """`count` streams at once, after others that warm up; several times, since random weights may
+    stop at once."""
+    text = text_for(SECONDS)
+    for _ in range(WARM_UPS):
+        run_streams(voice, text, SECONDS, range(count))
+    runs = [
+        run_streams(voice, text, SECONDS, range(first, first + count))
+        for first in range(count, count * (REPEATS + 1), count)
+    ]
+    tokens, seconds = sum(run.tokens for run in runs), sum(run.seconds for run in runs)
+    return {"tokens_per_second_each": tokens / seconds / count, "tokens": tokens / count}
 
 
 def measure(folder: str, recipe: str, streams: list[int], name: str) -> dict[str, Any]:
@@ -118,6 +118,7 @@ def main() -> int:
         for recipe in wanted.recipes:
             rows.append(isolated(wanted, recipe, original))
             show(rows[-1], recipe)
+            _write(wanted.out, rows)
         for recipe in wanted.quantize:
             made = wanted.folder / "made"
             started = time.perf_counter()
@@ -130,11 +131,16 @@ def main() -> int:
             rows[-1] |= {"recipe": f"{recipe}, calibrated", "quantize_seconds": seconds}
             show(rows[-1], rows[-1]["recipe"])
             shutil.rmtree(made)
+            _write(wanted.out, rows)
     finally:
-        if wanted.out and rows:
-            write_result(wanted.out, {"shape": "orpheus-3b", "recipes": rows})
         shutil.rmtree(wanted.folder, ignore_errors=True)
     return 0
+
+
+def _write(out: Path | None, rows: list[dict[str, Any]]) -> None:
+    """Whatever was measured so far."""
+    if out is not None:
+        write_result(out, {"shape": "orpheus-3b", "recipes": rows})
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from quaver.precision.auto import choose
 from quaver.precision.devices import DeviceKind
 
 # of Orpheus-3B, by count: 2.82 G weights in layers, the rest stays wide
-BYTES = {"fp32": 13.2e9, "bf16": 6.6e9, "fp16": 6.6e9, "int8": 3.8e9, "nf4": 2.5e9}
-HOPPER, TURING = DeviceKind.cuda((9, 0)), DeviceKind.cuda((7, 5))
+BYTES = {"fp32": 13.2e9, "bf16": 6.6e9, "fp16": 6.6e9, "int8": 3.8e9, "fp8": 3.8e9, "nf4": 2.5e9}
+HOPPER, AMPERE, TURING = (DeviceKind.cuda(each) for each in ((9, 0), (8, 0), (7, 5)))
 NEW, OLD = DeviceKind.cpu({"avx2"}), DeviceKind.cpu({"sse2"})
 
 
@@ -28,10 +28,12 @@ def orpheus(recipe):
 @pytest.mark.parametrize(
     ("device", "gigabytes", "taken"),
     [
-        (HOPPER, 140, "bf16"),
-        (HOPPER, 8.2, "bf16"),
-        (HOPPER, 8, "int8"),
+        (HOPPER, 140, "fp8"),
         (HOPPER, 4, "nf4"),
+        (AMPERE, 140, "bf16"),
+        (AMPERE, 8.2, "bf16"),
+        (AMPERE, 8, "int8"),
+        (AMPERE, 4, "nf4"),
         (TURING, 16, "fp16"),
         (NEW, 64, "int8"),
         (OLD, 64, "fp32"),
@@ -46,7 +48,7 @@ def test_the_fastest_that_fits(device, gigabytes, taken):
     assert choose(device, orpheus, 1e12).reason.endswith("and is the fastest here")
 
 
-@pytest.mark.parametrize("device", [HOPPER, TURING, NEW, OLD])
+@pytest.mark.parametrize("device", [HOPPER, AMPERE, TURING, NEW, OLD])
 def test_none_fits(device):
     with pytest.raises(UnsupportedError, match=r"the smallest needs .* and 1\.0 GB are free"):
         choose(device, orpheus, 1e9)

@@ -61,10 +61,18 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The source tree's commit, where there is one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    """The source tree's commit, where there is one, and whether the tree is what it says."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    if not commit:
+        return None
+    return commit + (" and changes" if _git("status", "--porcelain") else "")
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the source tree; nothing where it is none."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
+        return ""
+    return done.stdout.strip()

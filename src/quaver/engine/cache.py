@@ -50,13 +50,13 @@ class KVCache:
         return KeptLayer(keys, values, key_steps, value_steps, key_scale, value_scale, self.lengths)
 
     def open(self, slot: int) -> None:
-        self.active[slot] = 1
+        self.active[slot].fill_(1)  # `= 1` would copy from the host, and wait for the device
 
     def close(self, slot: int) -> None:
         """An inactive slot still takes part in steps; its length stays 0, so it writes over
         itself and nothing reads it."""
-        self.lengths[slot] = 0
-        self.active[slot] = 0
+        self.lengths[slot].zero_()
+        self.active[slot].zero_()
 
 
 class View(ABC):
@@ -92,7 +92,7 @@ class PrefillView(View):
         return keys[None], self._exchange(layer, VALUES, v[0])[None], self._mask[None, None]
 
     def advance(self) -> None:
-        self._cache.lengths[self._slot] = self._stop
+        self._cache.lengths[self._slot].fill_(self._stop)
 
     def _exchange(self, layer: int, part: int, x: Tensor) -> Tensor:
         """Write x [kv_heads, count, d]; return all that the slot has, [kv_heads, stop, d]."""

@@ -87,15 +87,16 @@ class Sampler:
     def open(self, slot: int, params: SamplingParams, seed: int, prompt: Prompt) -> None:
         """Give a slot to a stream. What the prompt has spoken counts as seen."""
         state = self.state
-        state.temperature[slot] = params.temperature
-        state.top_k[slot] = params.top_k
-        state.top_p[slot] = params.top_p
-        state.min_p[slot] = params.min_p
-        state.penalty[slot] = params.repetition_penalty
-        state.window[slot] = params.repetition_window
-        state.key[slot] = seed_key(torch.tensor([seed]))
-        state.made[slot] = 0
-        state.seen[slot] = 0
+        # filled, not assigned, which would copy from the host and wait for the device
+        state.temperature[slot].fill_(params.temperature)
+        state.top_k[slot].fill_(params.top_k)
+        state.top_p[slot].fill_(params.top_p)
+        state.min_p[slot].fill_(params.min_p)
+        state.penalty[slot].fill_(params.repetition_penalty)
+        state.window[slot].fill_(params.repetition_window)
+        state.key[slot].fill_(int(seed_key(torch.tensor([seed]))))
+        state.made[slot].zero_()
+        state.seen[slot].zero_()
         window = params.repetition_window
         spoken = [position * self._width + choice for position, choice in prompt.spoken]
         spoken = spoken[-window:] if window else spoken
@@ -104,7 +105,7 @@ class Sampler:
             state.seen[slot].scatter_add_(0, index, torch.ones_like(index, dtype=torch.int16))
             if window:
                 state.ring[slot, : len(spoken)] = index
-        state.written[slot] = len(spoken)
+        state.written[slot].fill_(len(spoken))
         self._windowed.discard(slot)
         if window:
             self._windowed.add(slot)

@@ -63,6 +63,7 @@ def quantise(
                 layer = LAYERS[chosen].from_linear(linear.to(move_to or linear.weight.device))
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
+            _settle(layer)
             put(model, name, layer, linear.role, device_type)
     chosen = recipe.format(Role.EMBED)
     for name, table in tables.items() if chosen.quantised else ():
@@ -71,6 +72,18 @@ def quantise(
             check_tied(recipe, head)
         weight = table.weight.detach().to(move_to or table.weight.device)
         put_table(model, name, LAYERS[chosen].quantise(weight), head)
+
+
+def _settle(layer: QuantisedLinear) -> None:
+    """Give a GPU back what quantising took. Weights lie within it, so they leave for the host while
+    that is done."""
+    device = layer.weight.device
+    if device.type == "cuda":
+        for weight in layer.parameters():
+            weight.data = weight.data.cpu()
+        torch.cuda.empty_cache()
+        for weight in layer.parameters():
+            weight.data = weight.data.to(device)
 
 
 def check_tied(recipe: Recipe, head: str) -> None:
