@@ -291,6 +291,22 @@ class Mute:
         ]
 
 
+def test_streams_start_when_they_are_asked_for(voice):
+    """Not when each is first read: who reads one drives them all."""
+    first, second = voice.stream(TEXT, seed=1), voice.stream(TEXT, seed=2)
+    with first, second:
+        next(first)
+        assert voice._engine.running == 2
+    assert idle(voice)
+
+
+def test_a_stream_that_nobody_reads_is_free_when_it_is_dropped(voice):
+    stream = voice.stream(TEXT, seed=1)
+    assert not idle(voice)
+    del stream
+    assert idle(voice)
+
+
 def test_speech_that_has_gone_silent_is_ended(voice):
     mute = SpeechSynthesizer(voice._family, voice._engine, Mute(), voice._sampling, {})
     audio = mute.generate("A text that could take a long time to be said." * 3, seed=1)

@@ -114,6 +114,8 @@ class SpeechSynthesizer:
     ) -> SpeechStream:
         """Speak `text`. Bad arguments raise InputError here, before anything is made.
 
+        It is queued at once, and spoken while any stream is read: close what you do not read.
+
         voice: one of `info()["voices"]`; None takes the first, "none" speaks without one.
         seed: the same seed gives the same speech; None draws one (it is in the stream's stats).
         reference, reference_text: a recording to clone and what it says; replaces the voice.

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quaver.core.protocols import Codec, CodecStream, Part
+from quaver.core.protocols import Codec, CodecStream, CodecStreams, Part
 from quaver.engine.engine import Engine, FrameStream, Job
 
 # Frames decoded together. Three are the first that give sound that is final.
@@ -27,10 +27,11 @@ class Voice:
     """The samples of one job, as they are made: iterate to get them. Close it when done."""
 
     def __init__(
-        self, voices: Voices, frames: FrameStream, codec: CodecStream, low_latency: bool
+        self, voices: Voices, frames: FrameStream, seed: int | None, low_latency: bool
     ) -> None:
-        self.frames, self.codec = frames, codec
+        self.frames, self._seed = frames, seed
         self._voices, self._low_latency = voices, low_latency
+        self._codec: CodecStream | None = None  # once there is anything to decode
         self._ramp = iter(LOW_LATENCY_RAMP if low_latency else RAMP)
         self._wanted = next(self._ramp)
         self._group: list[Tensor] = []
@@ -54,7 +55,13 @@ class Voice:
     def ended(self) -> bool:
         return self._ended and not self._ready
 
-    def due(self) -> Part | None:
+    def release(self) -> None:
+        """Give up slot and place; under the engine's lock."""
+        self.frames.cancel()
+        if self._codec is not None:
+            self._codec.close()
+
+    def due(self, codec: CodecStreams) -> Part | None:
         """What to decode now, if there is enough."""
         if self._ended:
             return None
@@ -62,12 +69,15 @@ class Voice:
         last = self.frames.drained
         if not last and len(self._group) < self._wanted:
             return None
-        return Part(self.codec, torch.stack(self._group) if self._group else None, last)
+        if self._codec is None:
+            self._codec = codec.open(self._seed)
+        return Part(self._codec, torch.stack(self._group) if self._group else None, last)
 
     def take(self, samples: NDArray[np.float32], last: bool, frame: int) -> None:
         """What came of `due`; `frame` samples are one frame."""
-        if self._low_latency and not last:  # the first group, and what would follow it
-            whole = np.concatenate((samples, self.codec.peek()))[:frame]
+        if self._codec is not None and self._low_latency and not last:
+            # the first group, and what would follow it
+            whole = np.concatenate((samples, self._codec.peek()))[:frame]
             self._early = len(whole) - len(samples)
             self._ready.append(whole)
         else:
@@ -89,7 +99,7 @@ class Voices:
         """Start a voice; `seed` draws the codec's noise, None turns it off."""
         frames = self._engine.submit(job)
         with self._engine.lock:
-            voice = Voice(self, frames, self._codec.open(seed), low_latency)
+            voice = Voice(self, frames, seed, low_latency)
             self._open.append(voice)
         return voice
 
@@ -105,14 +115,13 @@ class Voices:
 
     def close(self, voice: Voice) -> None:
         with self._engine.lock:
-            voice.frames.cancel()
-            voice.codec.close()
+            voice.release()
             if voice in self._open:
                 self._open.remove(voice)
 
     def _advance(self, voice: Voice) -> None:
         """Make frames until this voice has enough to decode; then decode what is enough."""
-        due = {each: part for each in self._open if (part := each.due()) is not None}
+        due = {each: part for each in self._open if (part := each.due(self._codec)) is not None}
         if voice not in due:
             self._engine.step()
             return

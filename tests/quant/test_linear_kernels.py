@@ -128,6 +128,27 @@ def test_sums_are_added_up_in_one_order():
         assert torch.equal(layer(x), first)
 
 
+@pytest.mark.parametrize("chosen", [None, Format.FP8, Format.INT4], ids=str)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_products_in_a_row_wait_for_each_other(chosen, rows):
+    """A launch starts while the one before runs, and must not read its outputs too early."""
+    count = 128 if INTERPRETED else 2048
+    layers = [layer_of(chosen, torch.randn(count, count) / count**0.5)[0] for _ in range(8)]
+    x = inputs(rows, count).to(DEVICE)
+
+    def run(apart):
+        y = x
+        for layer in layers:
+            y = layer(y)
+            if apart and not INTERPRETED:
+                torch.cuda.synchronize()
+        return y
+
+    expected = run(apart=True)
+    for _ in range(1 if INTERPRETED else 50):
+        assert torch.equal(run(apart=False), expected)
+
+
 @pytest.mark.skipif(INTERPRETED, reason="PyTorch's own kernels need a GPU")
 @pytest.mark.parametrize("chosen", [Format.FP8, Format.FP8_STATIC, Format.INT8_DYNAMIC])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

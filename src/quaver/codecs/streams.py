@@ -151,7 +151,7 @@ class SnacStreams:
 
     def _run(self, shape: _Shape, given: Tensor) -> Tensor:
         recorded, key = self._recorded, (shape, len(given))
-        if recorded is None or not shape.keep or shape.frames > MOST_RECORDED:
+        if recorded is None or shape.frames > MOST_RECORDED:
             return self._decode(shape, given.to(self._device))
         if key not in self._inputs:
             self._inputs[key] = torch.empty_like(given, device=self._device)
