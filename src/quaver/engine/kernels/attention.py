@@ -58,6 +58,76 @@ def _keep(x, elements_pointer, steps_pointer, place, columns, inverse, d, larges
 
 
 @triton.jit
+def _new(
+    qkv,
+    cos,
+    sin,
+    q,
+    keys_pointer,
+    values_pointer,
+    key_steps_pointer,
+    value_steps_pointer,
+    place,
+    head,
+    heads,
+    head_stride,
+    key_factor,
+    key_inverse,
+    value_inverse,
+    group: tl.constexpr,
+    d: tl.constexpr,
+    largest: tl.constexpr,
+    whole: tl.constexpr,
+):
+    """Keep the new position, which is never read back: softmax starts with it. Its largest score,
+    sum and weighted values."""
+    columns = tl.arange(0, d)
+    one = tl.arange(0, 1)[:, None]
+    k_row = (heads * group + head + one) * head_stride
+    k = _turned(qkv, cos, sin, columns, k_row, one == 0, d)
+    v = tl.load(qkv + (heads * (group + 1) + head + one) * head_stride + columns[None, :])
+    k = _keep(k, keys_pointer, key_steps_pointer, place, columns, key_inverse, d, largest, whole)
+    v = _keep(
+        v, values_pointer, value_steps_pointer, place, columns, value_inverse, d, largest, whole
+    )
+    most = tl.sum(q.to(tl.float32) * k, 1) * key_factor
+    return most, tl.full(most.shape, 1.0, tl.float32), tl.broadcast_to(v, q.shape)
+
+
+@triton.jit
+def _join(
+    out_pointer,
+    parts_pointer,
+    sums_pointer,
+    pair,
+    value_factor,
+    splits: tl.constexpr,
+    group: tl.constexpr,
+    d: tl.constexpr,
+    joined: tl.constexpr,
+):
+    """What all programs of a pair have found, as one softmax. Numbers of all heads lie in a row:
+    nothing is exchanged between threads."""
+    flat = tl.arange(0, joined)
+    known = flat < group * d
+    part = parts_pointer + pair * splits * group * d + flat
+    mine = sums_pointer + 2 * (pair * splits * group + flat // d)
+    highest = tl.full((joined,), -1e30, tl.float32)
+    for one in tl.static_range(splits):  # unrolled: they are all asked for at once
+        high = tl.load(mine + 2 * one * group, known, -1e30, cache_modifier=".cg")
+        highest = tl.maximum(highest, high)
+    total = tl.zeros((joined,), tl.float32)
+    below = tl.zeros((joined,), tl.float32)
+    for one in tl.static_range(splits):
+        high = tl.load(mine + 2 * one * group, known, -1e30, cache_modifier=".cg")
+        share = tl.exp2(high - highest)
+        below += share * tl.load(mine + 2 * one * group + 1, known, 0.0, cache_modifier=".cg")
+        total += share * tl.load(part + one * group * d, known, 0.0, cache_modifier=".cg")
+    y = total * value_factor / below
+    tl.store(out_pointer + pair * group * d + flat, y.to(out_pointer.dtype.element_ty), known)
+
+
+@triton.jit
 def _attend(
     qkv_pointer,
     cos_pointer,
@@ -119,38 +189,27 @@ def _attend(
             q_rows = (head * group + rows[:, None]) * head_stride
             q = _turned(qkv, cos, sin, columns, q_rows, there, d).to(dtype)
             if (start <= position) & (position < start + turns * block):
-                # The new position is never read back: softmax starts with it.
-                one = tl.arange(0, 1)[:, None]
-                k_row = (heads * group + head + one) * head_stride
-                k = _turned(qkv, cos, sin, columns, k_row, one == 0, d)
-                v_row = (heads * (group + 1) + head + one) * head_stride
-                v = tl.load(qkv + v_row + columns[None, :])
-                place = first + position
-                k = _keep(
-                    k,
+                most, sums, total = _new(
+                    qkv,
+                    cos,
+                    sin,
+                    q,
                     keys_pointer,
-                    key_steps_pointer,
-                    place,
-                    columns,
-                    key_inverse,
-                    d,
-                    largest,
-                    whole,
-                )
-                v = _keep(
-                    v,
                     values_pointer,
+                    key_steps_pointer,
                     value_steps_pointer,
-                    place,
-                    columns,
+                    first + position,
+                    head,
+                    heads,
+                    head_stride,
+                    key_factor,
+                    key_inverse,
                     value_inverse,
+                    group,
                     d,
                     largest,
                     whole,
                 )
-                most = tl.sum(q.to(tl.float32) * k, 1) * key_factor
-                sums = tl.full((block_rows,), 1.0, tl.float32)
-                total = tl.broadcast_to(v, (block_rows, d))
         positions = begin + tl.arange(0, block)
         inside = positions < stop
         place = (first + positions)[:, None] * d + columns[None, :]
@@ -181,27 +240,16 @@ def _attend(
         tl.debug_barrier()
         if tl.atomic_add(tickets_pointer + pair, 1, sem="acq_rel") == splits - 1:
             tl.store(tickets_pointer + pair, 0)
-            # numbers of all heads in a row: nothing is exchanged between threads
-            flat = tl.arange(0, joined)
-            each_head, known = flat // d, flat < group * d
-            part = parts_pointer + pair * splits * group * d + flat
-            mine = sums_pointer + 2 * (pair * splits * group + each_head)
-            highest = tl.full((joined,), -1e30, tl.float32)
-            for one in tl.static_range(splits):  # unrolled: they are all asked for at once
-                high = tl.load(mine + 2 * one * group, known, -1e30, cache_modifier=".cg")
-                highest = tl.maximum(highest, high)
-            joint = tl.zeros((joined,), tl.float32)
-            below = tl.zeros((joined,), tl.float32)
-            for one in tl.static_range(splits):
-                high = tl.load(mine + 2 * one * group, known, -1e30, cache_modifier=".cg")
-                share = tl.exp2(high - highest)
-                below += share * tl.load(
-                    mine + 2 * one * group + 1, known, 0.0, cache_modifier=".cg"
-                )
-                joint += share * tl.load(part + one * group * d, known, 0.0, cache_modifier=".cg")
-            y = joint * value_factor / below
-            tl.store(
-                out_pointer + pair * group * d + flat, y.to(out_pointer.dtype.element_ty), known
+            _join(
+                out_pointer,
+                parts_pointer,
+                sums_pointer,
+                pair,
+                value_factor,
+                splits,
+                group,
+                d,
+                joined,
             )
 
 
