@@ -53,7 +53,9 @@ def measure(
         facts = voice.info()
         cost = StepCost(facts["step_bytes"], facts["step_weights"], facts["position_bytes"])
         device = facts["device"]
+        loading = _peak_gb(device, gpu, gpu_before)
         ceilings = ceilings or measure_ceilings(device, cost.weight_bytes)
+        _forget(device)  # what loading took, and the ceilings
         text = text_for(plan.seconds)
         progress(f"{count} streams: warming up")
         # as long as a run, since a recorded step has a shape for each range of lengths, and often
@@ -73,8 +75,8 @@ def measure(
             **summary(runs, cost, ceilings),
         }
         if device.startswith("cuda"):
-            peak = peak_bytes(gpu_before, gpu)
-            row["gpu_peak_gb"] = None if peak is None else peak / 1e9
+            speaking = _peak_gb(device, gpu, gpu_before)
+            row |= {"gpu_peak_gb": speaking, "gpu_loading_gb": loading}
         rows.append(row)
         del voice
         _forget(device)
@@ -123,8 +125,14 @@ def percentiles(values: Sequence[float]) -> dict[str, float] | None:
     return {f"p{p}": ordered[min(-(-p * len(ordered) // 100) - 1, last)] for p in (50, 95, 99)}
 
 
+def _peak_gb(device: str, gpu: int, before: int | None) -> float | None:
+    """The most that this process has held since it last forgot."""
+    peak = peak_bytes(before, gpu) if device.startswith("cuda") else None
+    return None if peak is None else peak / 1e9
+
+
 def _forget(device: str) -> None:
-    """Let a model's memory go before the next is loaded."""
+    """Let memory go that nothing uses, and count anew."""
     if device.startswith("cuda"):
         import gc
 
