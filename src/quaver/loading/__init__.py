@@ -27,7 +27,7 @@ from quaver.loading.parts import find_device, load_codec, read_sampling, read_to
 from quaver.nn.linear import Product
 from quaver.precision import Recipe, Role, find_recipe
 from quaver.precision.auto import AUTO, RESERVE, choose
-from quaver.precision.devices import DeviceKind, State, default_recipe, recipe_support
+from quaver.precision.devices import CUDA_BF16, DeviceKind, State, default_recipe, recipe_support
 from quaver.quant.apply import quantise
 from quaver.synthesizer import SpeechSynthesizer
 
@@ -51,7 +51,7 @@ class Loaded:
     @cached_property
     def synthesizer(self) -> SpeechSynthesizer:
         """The whole, with an engine and a cache of its own, made when first asked for."""
-        graphs = self.graphs and self.device.type == "cuda"
+        graphs = self.graphs and _has_kernels(self.device)
         if graphs:
             for module in self.model.modules():
                 if isinstance(module, Product):
@@ -88,8 +88,9 @@ def load(
     device: `cpu`, `cuda` or `cuda:N`; None takes a GPU where there is one.
     codec: folder or hub id of the codec; None takes the one that the checkpoint names.
     slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
-    graphs: on a GPU, record steps as CUDA graphs, launch them ahead of what they made, and take
-        one kernel for a product and all around it. The first utterance takes longer.
+    graphs: on a GPU from compute capability 8.0 on, record steps as CUDA graphs, launch them ahead
+        of what they made, and take one kernel for a product and all around it. The first utterance
+        takes longer.
     """
     opened = open_model(model, recipe, device, codec=codec, slots=slots, max_length=max_length)
     return replace(opened, graphs=graphs).synthesizer
@@ -153,6 +154,11 @@ def open_model(
         device=place,
         facts=facts,
     )
+
+
+def _has_kernels(device: torch.device) -> bool:
+    """Whether Triton's kernels run on `device`."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= CUDA_BF16
 
 
 def _recipe(
