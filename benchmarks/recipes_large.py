@@ -44,7 +44,7 @@ def speak(voice: SpeechSynthesizer, count: int) -> dict[str, float]:
     """`count` streams at once, after others that warm up; several times, since random weights may
     stop at once."""
     text = text_for(SECONDS)
-    for _ in range(WARM_UPS):
+    for _ in range(WARM_UPS[voice.info()["device"].partition(":")[0]]):
         run_streams(voice, text, SECONDS, range(count))
     runs = [
         run_streams(voice, text, SECONDS, range(first, first + count))

@@ -63,7 +63,7 @@ def quantise(
                 layer = LAYERS[chosen].from_linear(linear.to(move_to or linear.weight.device))
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
-            _settle(layer)
+            _give_back(layer)
             put(model, name, layer, linear.role, device_type)
     chosen = recipe.format(Role.EMBED)
     for name, table in tables.items() if chosen.quantised else ():
@@ -74,7 +74,7 @@ def quantise(
         put_table(model, name, LAYERS[chosen].quantise(weight), head)
 
 
-def _settle(layer: QuantisedLinear) -> None:
+def _give_back(layer: QuantisedLinear) -> None:
     """Give a GPU back what quantising took. Weights lie within it, so they leave for the host while
     that is done."""
     device = layer.weight.device

@@ -1,4 +1,4 @@
-"""What becomes of inputs before a product of many rows: a norm, a gate, rounding; one launch."""
+"""What becomes of inputs before a product of several rows: a norm and rounding, in one launch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ def _prepare(
     inputs,
     eps,
     normed: tl.constexpr,
-    gated: tl.constexpr,
     rounded: tl.constexpr,
     block: tl.constexpr,
     early: tl.constexpr,
@@ -51,13 +50,8 @@ def _prepare(
     if normed:
         weight = tl.load(norm_pointer + k, mask=inside, other=0.0)
     turn(early)
-    own = x_pointer + row * inputs * (2 if gated else 1) + k
-    x = tl.load(own, mask=inside, other=0.0)
+    x = tl.load(x_pointer + row * inputs + k, mask=inside, other=0.0)
     kind = x.dtype
-    if gated:
-        gate = x.to(tl.float32)
-        up = tl.load(own + inputs, mask=inside, other=0.0).to(tl.float32)
-        x = (gate / (1 + tl.exp(-gate)) * up).to(kind)
     if normed:
         wide = x.to(tl.float32)
         rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
@@ -73,16 +67,11 @@ def prepare(
     x: Tensor,
     norm: Tensor | None = None,
     eps: float = 0.0,
-    gated: bool = False,
     rounded: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """x [rows, in], contiguous -> what is multiplied, and the scale of each row, fp32 [rows, 1], if
-    rows are rounded to E4M3.
-
-    gated: x is [rows, 2 in], and silu of its first half times the second is taken. norm: fp32
-    weight [in] of an RMS norm.
-    """
-    rows, inputs = len(x), x.shape[1] // (2 if gated else 1)
+    rows are rounded to E4M3. `norm` is the fp32 weight [in] of an RMS norm."""
+    rows, inputs = x.shape
     out = torch.empty(rows, inputs, dtype=E4M3 if rounded else x.dtype, device=x.device)
     step = torch.empty(rows, 1, dtype=torch.float32, device=x.device) if rounded else None
     block = triton.next_power_of_2(inputs)
@@ -95,7 +84,6 @@ def prepare(
             inputs,
             eps,
             normed=norm is not None,
-            gated=gated,
             rounded=rounded,
             block=block,
             num_warps=max(4, min(16, block // 512)),
