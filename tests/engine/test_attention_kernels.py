@@ -69,6 +69,12 @@ def rope(d: int) -> tuple[Tensor, Tensor]:
     return cos.to(DEVICE), sin.to(DEVICE)
 
 
+def tables(d: int) -> tuple[Tensor, Tensor]:
+    """Of all positions."""
+    made = RotaryEmbedding(d, 10_000.0, None, max(LENGTHS) + 1)
+    return made.cos.to(DEVICE), made.sin.to(DEVICE)
+
+
 @pytest.mark.parametrize("chosen", FORMATS)
 @pytest.mark.parametrize(("heads", "group", "d"), [(2, 3, 64), (1, 1, 16), (8, 3, 128)])
 @pytest.mark.parametrize("splits", [None, 1])
@@ -77,7 +83,7 @@ def test_attention_is_that_of_what_is_kept(chosen, heads, group, d, splits, monk
         monkeypatch.setattr(kernels, "_splits", lambda *_: splits)
     cache, qkv = filled(chosen, heads, d), new(heads, group, d)
     q, _, _ = turned(qkv, heads, rope(d))
-    found = kernels.attend(qkv, rope(d), cache.layer(LAYER), max(LENGTHS) + 1)
+    found = kernels.attend(qkv, tables(d), cache.layer(LAYER), max(LENGTHS) + 1)
     keys, values = decoded(cache, KEYS), decoded(cache, VALUES)
     for slot, count in enumerate(LENGTHS):
         wide = [x[slot, :, : count + 1].repeat_interleave(group, 0) for x in (keys, values)]
@@ -97,7 +103,7 @@ def test_what_is_new_is_kept_as_the_twin_keeps_it(chosen, magnitude):
     heads, group, d = 2, 2, 32
     cache, qkv = filled(chosen, heads, d), magnitude * new(heads, group, d)
     before = cache.store.clone()
-    kernels.attend(qkv, rope(d), cache.layer(LAYER), max(LENGTHS) + 1)
+    kernels.attend(qkv, tables(d), cache.layer(LAYER), max(LENGTHS) + 1)
     _, k, v = turned(qkv, heads, rope(d))
     for part, x in ((KEYS, k), (VALUES, v)):
         elements, steps = cache.keeping.encode(x[:, :, 0], LAYER, part)
@@ -124,7 +130,7 @@ def test_a_new_key_is_turned(chosen):
         )
     heads, group, d = 2, 3, 64
     cache, qkv = filled(chosen, heads, d), new(heads, group, d)
-    kernels.attend(qkv, rope(d), cache.layer(LAYER), max(LENGTHS) + 1)
+    kernels.attend(qkv, tables(d), cache.layer(LAYER), max(LENGTHS) + 1)
     cos, sin = (x[:, 0].double().cpu() for x in rope(d))
     raw = qkv[:, heads * group : heads * (group + 1), 0].double().cpu()
     wanted = raw * cos + raw.roll(d // 2, dims=-1) * sin

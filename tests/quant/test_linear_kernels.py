@@ -16,6 +16,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("kernels need a GPU, or triton and TRITON_INTERPRET=1", allow_module_level=True)
 pytest.importorskip("quaver.nn.kernels.skinny", reason="triton is not installed")
+from quaver.nn.kernels.expand import expand  # noqa: E402
+
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 # Triton's interpreter rounds bf16 towards zero
@@ -68,8 +70,9 @@ def rounded(chosen, x):
 
 
 def tolerance(chosen):
-    """Triton's interpreter also rounds a few floats of eight bits to half of what they are."""
-    wrong = INTERPRETED and chosen is Format.FP8
+    """Triton's interpreter also rounds a few floats of eight bits, inputs' digits too, to half of
+    what they are."""
+    wrong = INTERPRETED and str(chosen).startswith("fp8")
     return 0.1 if wrong else CLOSE
 
 
@@ -165,3 +168,13 @@ def test_a_large_product_multiplies_what_was_rounded(chosen, shape, rows):
     assert error(layer(x.to(DEVICE)).cpu(), wanted) < 4e-3
     few = layer.rows(x.to(DEVICE), 3, 4)  # one row, such as the stop token's, is no large product
     assert error(few.cpu(), wanted[:, 3:4]) < 1e-2
+
+
+@pytest.mark.parametrize("chosen", [Format.INT4, Format.NF4])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_packed_weight_expands_to_what_it_stands_for(chosen, shape):
+    layer, weight = layer_of(chosen, outliers(shape))
+    found = expand(layer.kept(0, shape[0]), torch.float32).cpu()
+    assert torch.equal(found.double(), weight)
+    x = inputs(65, shape[1])
+    assert error(layer(x.to(DEVICE)).cpu(), x.double() @ weight.T) < tolerance(chosen)

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from quaver.core.types import Audio, AudioChunk, StreamStats
 
 
+class Turning(Protocol):
+    """Cosines and sines by position, which queries and keys are turned by."""
+
+    @property
+    def cos(self) -> Tensor:
+        """Of all positions, [positions, d]."""
+
+    @property
+    def sin(self) -> Tensor: ...
+
+    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Both for positions [n, t], each [n, 1, t, d]."""
+
+
 class KVStore(Protocol):
     """Keys and values of some streams, as attention sees them during one pass."""
 
@@ -26,10 +40,13 @@ class KVStore(Protocol):
     def positions(self) -> Tensor:
         """Positions [n, t] of the inputs of this pass."""
 
+    def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
+        """What `attend` turns by in this pass."""
+
     def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Queries, keys and values [n, heads + 2 kv_heads, t, d], not yet turned by `rope`, which
-        are cosines and sines [n, 1, t, d] of this pass: keep keys and values, then let queries look
-        at all that they may see of the layer; returns [n, heads, t, d]."""
+        """Queries, keys and values [n, heads + 2 kv_heads, t, d], not yet turned by `rope`: keep
+        keys and values, then let queries look at all that they may see of the layer; returns
+        [n, heads, t, d]."""
 
     def advance(self) -> None:
         """Move on by the inputs of this pass."""
@@ -39,7 +56,8 @@ class Choose(Protocol):
     """Draws one choice per stream and remembers it for the repetition penalty."""
 
     def __call__(self, position: int, logits: Tensor) -> Tensor:
-        """Logits [n, choices] of one position in the frame -> choices [n], int64, on device."""
+        """Logits [n, choices] of one position in the frame, of any float dtype -> choices [n],
+        int64, on device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +113,10 @@ class FrameModel(Protocol):
         device."""
 
     def prefill(self, embedded: Tensor, store: KVStore) -> Tensor:
-        """Read what was `embedded` -> hidden states [1, t, width]. Never syncs."""
+        """Read what was `embedded` -> what `frame` goes on from [1, t, width]. Never syncs."""
 
     def frame(self, hidden: Tensor, store: KVStore, choose: Choose) -> Frame:
-        """Make one frame for n streams from their hidden states [n, width]. Never syncs."""
+        """Make one frame for n streams that go on from `hidden` [n, width]. Never syncs."""
 
 
 class CodecStream(Protocol):

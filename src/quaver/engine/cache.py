@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from quaver.core.protocols import CacheSpec
+from quaver.core.protocols import CacheSpec, Turning
 from quaver.engine.keeping import KEYS, VALUES, Keeping, KeptLayer
 from quaver.nn.attention import attend, turned
 from quaver.precision.devices import CUDA_BF16, CUDA_FP8
@@ -63,6 +63,9 @@ class View(ABC):
     """Some slots during one pass: a `KVStore`."""
 
     positions: Tensor  # [n, t]
+
+    def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
+        return rope(self.positions)
 
     def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
         q, k, v = turned(qkv, kv_heads, rope)
@@ -156,6 +159,10 @@ class DecodeView(View):
         self._columns = torch.arange(limit, device=device)
         self._look()
 
+    def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
+        # kernels find a stream's own row
+        return (rope.cos, rope.sin) if self._cache.has_kernels else super().turning(rope)
+
     def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
         if not self._cache.has_kernels:
             return super().attend(layer, qkv, kv_heads, rope)
@@ -185,7 +192,10 @@ class DecodeView(View):
         return self._keeping.decode(kept, kept_steps, layer, part)
 
     def _look(self) -> None:
-        self.positions = self._lengths[:, None].clone()
+        self.positions = self._lengths[:, None]
+        if self._cache.has_kernels:  # which look at lengths themselves
+            return
+        self.positions = self.positions.clone()
         self._mask = (self._columns <= self.positions)[:, None, None]
 
 

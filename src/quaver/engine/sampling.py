@@ -123,7 +123,7 @@ class Sampler:
 
             return sampling.choose(state, start, logits, self.has_windows)
         seen = state.seen[:n, start : start + width] > 0
-        logits = penalise(logits, seen, state.penalty[:n])
+        logits = penalise(logits.float(), seen, state.penalty[:n])
         greedy = state.temperature[:n] == 0
         logits = logits / torch.where(greedy, 1.0, state.temperature[:n])
         logits = truncate(logits, state.top_k[:n], state.top_p[:n], state.min_p[:n])

@@ -17,8 +17,6 @@ from quaver.nn.norm import RMSNorm
 from quaver.nn.weight import Kept
 from quaver.precision import Recipe, Role
 
-MOST_FUSED_ROWS = 64
-
 
 @contextmanager
 def tf32_products() -> Iterator[None]:
@@ -41,6 +39,7 @@ class Product(nn.Module):
     out_features: int
     bias: nn.Parameter | None
     fused = False  # whether few rows take one kernel, all around the product included
+    most_fused_rows = 64
 
     def forward(
         self,
@@ -49,15 +48,18 @@ class Product(nn.Module):
         norm: RMSNorm | None = None,
         gated: bool = False,
         residual: Tensor | None = None,
+        only: tuple[int, int] | None = None,
     ) -> Tensor:
         """x [..., in] -> [..., out], in the dtype of x under autocast or of the weight.
 
         norm: of x, first. gated: silu of the first half of the outputs times the second,
-        [..., out / 2]. residual: added last.
+        [..., out / 2]. residual: added last. only: from which output on, and up to which; the
+        weight's other rows are not read.
         """
-        if self.fused and x.numel() <= MOST_FUSED_ROWS * x.shape[-1]:
-            return self._fused(x, norm, gated, residual)
-        y = self.whole(x if norm is None else norm(x))
+        if self.fused and x.numel() <= self.most_fused_rows * x.shape[-1]:
+            return self._fused(x, norm, gated, residual, only)
+        x = x if norm is None else norm(x)
+        y = self.whole(x) if only is None else self.rows(x, *only)
         if gated:
             gate, up = y.chunk(2, dim=-1)
             y = F.silu(gate) * up
@@ -81,8 +83,8 @@ class Product(nn.Module):
         """Outputs start..stop-1 only: the other rows of the weight are not read."""
 
     @abstractmethod
-    def kept(self) -> Kept:
-        """The weight as kernels read it."""
+    def kept(self, start: int, stop: int) -> Kept:
+        """Rows start..stop-1 of the weight as kernels read them."""
 
     def prepared(self, x: Tensor, norm: RMSNorm | None) -> tuple[Tensor, RMSNorm | None, bool]:
         """What a kernel is given: inputs, the norm that it applies itself, and whether it rounds
@@ -90,7 +92,12 @@ class Product(nn.Module):
         return x, norm, False
 
     def _fused(
-        self, x: Tensor, norm: RMSNorm | None, gated: bool, residual: Tensor | None
+        self,
+        x: Tensor,
+        norm: RMSNorm | None,
+        gated: bool,
+        residual: Tensor | None,
+        only: tuple[int, int] | None,
     ) -> Tensor:
         # only builds of torch for GPUs bring Triton
         from quaver.nn.kernels.skinny import Around, skinny
@@ -103,7 +110,8 @@ class Product(nn.Module):
             gated,
             None if residual is None else residual.reshape(-1, residual.shape[-1]),
         )
-        y = skinny(given.reshape(-1, x.shape[-1]), self.kept(), around)
+        kept = self.kept(*(only or (0, self.out_features)))
+        y = skinny(given.reshape(-1, x.shape[-1]), kept, around)
         return y.view(*x.shape[:-1], -1)
 
 
@@ -140,8 +148,8 @@ class Linear(Product):
     def has_kernel(self) -> bool:
         return self.weight.is_cuda and self.weight.dtype in (torch.bfloat16, torch.float16)
 
-    def kept(self) -> Kept:
-        return Kept(self.weight)
+    def kept(self, start: int, stop: int) -> Kept:
+        return Kept(self.weight[start:stop])
 
     def settle(self) -> None:
         """Lay the loaded weight out for where it lives.

@@ -54,7 +54,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Layers and a final norm over embedded inputs; knows neither tokens nor heads."""
+    """Layers over embedded inputs; knows neither tokens nor heads. A last norm is before a head."""
 
     def __init__(self, config: TransformerConfig, role: Role, recipe: Recipe) -> None:
         super().__init__()
@@ -68,12 +68,11 @@ class Transformer(nn.Module):
         )
 
     def forward(self, x: Tensor, store: KVStore | None = None) -> Tensor:
-        """x [n, t, width] -> hidden states [n, t, width] after the final norm."""
+        """x [n, t, width] -> hidden states [n, t, width] before the last norm."""
         if store is None:
-            positions = torch.arange(x.shape[1], device=x.device)[None]
+            rope = self.rope(torch.arange(x.shape[1], device=x.device)[None])
         else:
-            positions = store.positions
-        rope = self.rope(positions)
+            rope = store.turning(self.rope)
         for index, layer in enumerate(self.layers):
             x = layer(x, rope, index, store)
-        return self.norm(x)
+        return x

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quaver.core.protocols import Turning
 from quaver.nn.attention import attend, turned
 
 
@@ -53,6 +54,9 @@ class WatchedStore:
         self.positions = torch.arange(length, device=device)[None]
         self._mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
         self._largest = largest
+
+    def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
+        return rope(self.positions)
 
     def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
         q, k, v = turned(qkv, kv_heads, rope)

@@ -47,6 +47,8 @@ class QuantisedLinear(Product):
         super().__init__()
         self.register_buffer("levels", None, persistent=False)
         self.out_features, self.in_features = weight.shape
+        if self.packing is not Packing.NONE:  # unpacked once is faster for more
+            self.most_fused_rows = FEW_ROWS
         self.weight, self.scale = kept(weight.elements), kept(weight.scale)
         self.input_scale = None if weight.input_scale is None else kept(weight.input_scale)
         self.bias = None if bias is None else kept(bias.to(DTYPE))
@@ -141,13 +143,14 @@ class QuantisedLinear(Product):
             from quaver.nn.kernels.skinny import Around, skinny
 
             flat, _, rounds = self.prepared(x.reshape(-1, self.in_features), None)
-            y = skinny(flat, self._kept(start, stop), Around(rounded=rounds))
+            y = skinny(flat, self.kept(start, stop), Around(rounded=rounds))
             return y.view(*x.shape[:-1], stop - start)
         rounded = self.round_input(x, self.input_scale)
-        return F.linear(rounded, self.dequantised(start, stop).to(x.dtype))
+        if self.packing is not Packing.NONE and self.has_kernel:
+            from quaver.nn.kernels.expand import expand
 
-    def kept(self) -> Kept:
-        return self._kept(0, self.out_features)
+            return F.linear(rounded, expand(self.kept(start, stop), x.dtype))
+        return F.linear(rounded, self.dequantised(start, stop).to(x.dtype))
 
     def prepared(self, x: Tensor, norm: RMSNorm | None) -> tuple[Tensor, RMSNorm | None, bool]:
         if not self.rounds_inputs:
@@ -163,7 +166,7 @@ class QuantisedLinear(Product):
             self.format, self.weight.device
         )
 
-    def _kept(self, start: int, stop: int) -> Kept:
+    def kept(self, start: int, stop: int) -> Kept:
         return Kept(self.weight[start:stop], self.scale[start:stop], self.packing, self.levels)
 
     def dequantised(self, start: int, stop: int) -> Tensor:

@@ -206,7 +206,7 @@ class LanguageModelTask:
 
     def _forward(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, self._device.type == "cuda"):
-            hidden = self._model.hidden(inputs)
+            hidden = self._model.backbone.norm(self._model.hidden(inputs))
             return self._loss(hidden, self._model.head.weight, targets, weights)
 
     def _disturb(self, inputs: Tensor, step: int) -> Tensor:

@@ -18,6 +18,7 @@ from quaver.engine.keeping import KeptLayer
 from quaver.nn.kernels.launch import on, starting_early, tickets, turn
 
 POSITIONS = 64  # of one turn of a program's loop
+WARPS = 4
 PROGRAMS = 2  # a multiprocessor, about
 MOST_SPLITS = 32  # of a stream's positions
 LEAST_ROWS = 16  # of a product on tensor cores
@@ -171,9 +172,9 @@ def _attend(
     rows, columns = tl.arange(0, block_rows), tl.arange(0, d)
     there = rows[:, None] < group
     qkv = qkv_pointer + stream * stream_stride
-    cos = tl.load(cos_pointer + stream * d + columns)
-    sin = tl.load(sin_pointer + stream * d + columns)
     position = tl.load(lengths_pointer + stream)
+    cos = tl.load(cos_pointer + position * d + columns)
+    sin = tl.load(sin_pointer + position * d + columns)
     first = pair.to(tl.int64) * max_length
     start = split * turns * block
     stop = tl.minimum(start + turns * block, position)
@@ -255,7 +256,7 @@ def _attend(
 
 def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int) -> Tensor:
     """qkv [n, heads + 2 kv_heads, 1, d] of the first n streams, and cosines and sines
-    [n, 1, 1, d] of their positions: keep what is new at the streams' lengths, and let queries look
+    [positions, d]: keep what is new at the streams' lengths, and let queries look
     at those and the new position, none of them at or beyond `limit` -> [n, heads, 1, d]."""
     n, all_heads, _, d = qkv.shape
     kv_heads, max_length = kept.keys.shape[1:3]
@@ -301,6 +302,7 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
             block_rows=max(LEAST_ROWS, triton.next_power_of_2(group)),
             block=POSITIONS,
             joined=triton.next_power_of_2(group) * d,
+            num_warps=WARPS,
             **starting_early(qkv.device),
         )
     return out

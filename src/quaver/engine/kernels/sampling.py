@@ -82,6 +82,7 @@ def _choose(
     column = tl.arange(0, block)
     inside = column < choices
     x = tl.load(logits_pointer + slot * logits_stride + column, mask=inside, other=-float("inf"))
+    x = x.to(tl.float32)
     seen = seen_pointer + slot * seen_stride + start
     penalty = tl.load(penalty_pointer + slot)
     worse = tl.where(x > 0, tl.div_rn(x, penalty), x * penalty)

@@ -91,7 +91,8 @@ class Orpheus(nn.Module):
         """Tokens [n, t] -> logits [n, t, vocab] over the whole vocabulary, fp32. For a model that
         has all of it on its device."""
         assert self.first_row == 0, "the head is not whole"
-        logits: Tensor = self.head(self.hidden(tokens, store).to(self.head.dtype))
+        hidden = self.hidden(tokens, store)
+        logits: Tensor = self.head(hidden.to(self.head.dtype), norm=self.backbone.norm)
         return logits.float()
 
     def forced(self, tokens: Tensor, spoken: int, store: KVStore | None = None) -> list[Tensor]:
@@ -102,10 +103,11 @@ class Orpheus(nn.Module):
         """
         hidden = self.hidden(tokens[:, :-1], store)[0, -spoken:]
         each = self.layout.codes_per_frame
-        return [self.logits(hidden[position::each], position) for position in range(each)]
+        parts = range(each)
+        return [self.logits(hidden[position::each], position).float() for position in parts]
 
     def hidden(self, tokens: Tensor, store: KVStore | None = None) -> Tensor:
-        """Tokens [n, t] -> hidden states [n, t, width]."""
+        """Tokens [n, t] -> hidden states [n, t, width] before the last norm."""
         place = self.embed.weight.device if store is None else store.positions.device
         return self._read(self._rows(tokens, place), store)
 
@@ -146,14 +148,14 @@ class Orpheus(nn.Module):
         return Frame(torch.stack(codes, dim=1), stopped, hidden)
 
     def logits(self, hidden: Tensor, position: int) -> Tensor:
-        """Hidden states [n, width] -> fp32 logits [n, choices] of what is legal at `position`."""
+        """Hidden states [n, width] -> logits [n, choices] of what is legal at `position`."""
         first = self.layout.first(position) - self.first_row
-        hidden = hidden.to(self.head.dtype)
-        logits = self.head.rows(hidden, first, first + self.layout.codebook_size)
+        hidden, norm = hidden.to(self.head.dtype), self.backbone.norm
+        logits = self.head(hidden, norm=norm, only=(first, first + self.layout.codebook_size))
         if position == 0:
             stop = self.config.speech.tokens.end_of_speech - self.first_row
-            logits = torch.cat((logits, self.head.rows(hidden, stop, stop + 1)), dim=-1)
-        return logits.float()
+            logits = torch.cat((logits, self.head(hidden, norm=norm, only=(stop, stop + 1))), -1)
+        return logits
 
     def _rows(self, tokens: Tensor, place: torch.device) -> Tensor:
         """Rows of the whole table, wherever that is, on the device that computes."""
@@ -163,6 +165,6 @@ class Orpheus(nn.Module):
         return rows.to(place)
 
     def _read(self, embedded: Tensor, store: KVStore | None) -> Tensor:
-        """Rows of the table [n, t, width] -> hidden states [n, t, width]."""
+        """Rows of the table [n, t, width] -> hidden states [n, t, width] before the last norm."""
         hidden: Tensor = self.backbone(embedded.to(self._dtype), store)
         return hidden

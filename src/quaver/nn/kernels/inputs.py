@@ -1,4 +1,4 @@
-"""What becomes of inputs before a product of several rows: a norm and rounding, in one launch."""
+"""What becomes of inputs before a product of several rows: a norm and digits, in one launch."""
 
 from __future__ import annotations
 
@@ -7,26 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quaver.nn.kernels.digits import E4M3, Digits, beyond, first_digit, unit_of
 from quaver.nn.kernels.launch import on, starting_early, turn
-
-E4M3 = torch.float8_e4m3fn
-LARGEST = tl.constexpr(torch.finfo(E4M3).max)
-# as in quant.fp8: no scale is below fp32's smallest normal number
-LEAST = tl.constexpr(torch.finfo(E4M3).max * torch.finfo(torch.float32).tiny)
-
-
-@triton.jit
-def step_of(most) -> tl.tensor:
-    """The scale with which `most` just fits E4M3."""
-    return tl.div_rn(tl.maximum(most, LEAST), LARGEST)
-
-
-@triton.jit
-def rounded_by(x, step) -> tl.tensor:
-    """x / step as E4M3."""
-    x = tl.div_rn(x.to(tl.float32), step)
-    x = tl.minimum(tl.maximum(x, -LARGEST), LARGEST)
-    return x.to(tl.float8e4nv, fp_downcast_rounding="rtne")
 
 
 @triton.jit
@@ -34,11 +16,14 @@ def _prepare(
     x_pointer,
     norm_pointer,
     out_pointer,
-    step_pointer,
+    unit_pointer,
     inputs,
     eps,
     normed: tl.constexpr,
-    rounded: tl.constexpr,
+    digits: tl.constexpr,
+    whole: tl.constexpr,
+    columns: tl.constexpr,
+    halved: tl.constexpr,
     block: tl.constexpr,
     early: tl.constexpr,
 ):
@@ -56,37 +41,55 @@ def _prepare(
         wide = x.to(tl.float32)
         rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
         x = (wide * rms * weight).to(kind)
-    if rounded:
-        step = step_of(tl.max(tl.abs(x.to(tl.float32)), 0))
-        tl.store(step_pointer + row, step)
-        x = rounded_by(x, step)
-    tl.store(out_pointer + row * inputs + k, x, mask=inside)
+    place = out_pointer + row * columns * inputs
+    if halved:
+        place += (k % 2) * (inputs // 2) + k // 2
+    else:
+        place += k
+    if digits > 0:
+        rest = x.to(tl.float32)
+        unit = unit_of(tl.max(tl.abs(rest), 0), digits, whole)
+        tl.store(unit_pointer + row, unit)
+        rest = tl.div_rn(rest, unit)
+        for number in tl.static_range(columns):
+            digit = first_digit(rest, whole) if number < digits else tl.zeros_like(rest)
+            tl.store(place + number * inputs, digit.to(out_pointer.dtype.element_ty), mask=inside)
+            rest = beyond(rest, digit, whole)
+    else:
+        tl.store(place, x, mask=inside)
 
 
 def prepare(
-    x: Tensor,
-    norm: Tensor | None = None,
-    eps: float = 0.0,
-    rounded: bool = False,
+    x: Tensor, norm: Tensor | None, eps: float, digits: Digits, halved: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """x [rows, in], contiguous -> what is multiplied, and the scale of each row, fp32 [rows, 1], if
-    rows are rounded to E4M3. `norm` is the fp32 weight [in] of an RMS norm."""
+    """x [rows, in], contiguous -> what is multiplied [rows * digits.columns, in], and what the
+    first digits of each row are worth, fp32 [rows, 1], if there are digits.
+
+    norm: the fp32 weight [in] of an RMS norm. halved: every second input comes behind all others,
+    as they meet weights of which two share a byte.
+    """
     rows, inputs = x.shape
-    out = torch.empty(rows, inputs, dtype=E4M3 if rounded else x.dtype, device=x.device)
-    step = torch.empty(rows, 1, dtype=torch.float32, device=x.device) if rounded else None
+    kind, unit = x.dtype, None
+    if digits.count:
+        kind = torch.int8 if digits.whole else E4M3
+        unit = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
+    out = torch.empty(rows * digits.columns, inputs, dtype=kind, device=x.device)
     block = triton.next_power_of_2(inputs)
     with on(x.device):
         _prepare[(rows,)](
             x,
             norm,
             out,
-            step,
+            unit,
             inputs,
             eps,
             normed=norm is not None,
-            rounded=rounded,
+            digits=digits.count,
+            whole=digits.whole,
+            columns=digits.columns,
+            halved=halved,
             block=block,
             num_warps=max(4, min(16, block // 512)),
             **starting_early(x.device),
         )
-    return out, step
+    return out, unit

@@ -5,47 +5,43 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from quaver.nn.kernels.inputs import rounded_by, step_of
+from quaver.nn.kernels.digits import gathered, spread, unit_of
 from quaver.nn.kernels.launch import turn
 
-# One of the four in 16 bits as bf16, two at once: shifted, cut out, set into the bits of 128, which
-# end in zeros, and less 136.
+# Four bytes at a time, the nibbles in their low or high halves: set into the high half, as whole
+# numbers of 8 more than they are, and made signed by turning the highest bit over.
 NIBBLES = tl.constexpr(
-    tuple(
-        "{ .reg .b32 t, one, less; mov.b32 one, 0x3F803F80; mov.b32 less, 0xC308C308; "
-        f"shr.b32 t, $1, {4 * number}; lop3.b32 t, t, 0x000F000F, 0x43004300, 0xEA; "
-        "fma.rn.bf16x2 $0, t, one, less; }"
-        for number in range(4)
+    (
+        "{ .reg .b32 t; shl.b32 t, $1, 4; lop3.b32 $0, t, 0xF0F0F0F0, 0x80808080, 0x6A; }",
+        "lop3.b32 $0, $1, 0xF0F0F0F0, 0x80808080, 0x6A;",
     )
 )
+SIXTEENTH = tl.constexpr(1 / 16)
 
 
 @triton.jit
 def _stats(
     x_pointer,
-    norm_pointer,
+    weight,
     inputs,
     eps,
     normed: tl.constexpr,
-    rounded: tl.constexpr,
+    digits: tl.constexpr,
     whole: tl.constexpr,
+    block: tl.constexpr,
 ):
-    """What one row is multiplied by in its norm, and then divided by to be rounded."""
-    rms, step = 1.0, 1.0
-    if normed:
-        squares = tl.zeros((whole,), tl.float32)
-        for first in range(0, inputs, whole):
-            k = first + tl.arange(0, whole)
-            x = tl.load(x_pointer + k, mask=k < inputs, other=0.0).to(tl.float32)
-            squares += x * x
-        rms = tl.rsqrt(tl.sum(squares, 0) / inputs + eps)
-    if rounded:
-        most = tl.zeros((whole,), tl.float32)
-        for first in range(0, inputs, whole):
-            x = _normed(x_pointer, norm_pointer, first + tl.arange(0, whole), inputs, rms, normed)
-            most = tl.maximum(most, tl.abs(x.to(tl.float32)))
-        step = step_of(tl.max(most, 0))
-    return rms, step
+    """What one row is multiplied by in its norm, and what its first digits are worth."""
+    rms, unit = 1.0, 1.0
+    if normed or digits > 0:
+        k = tl.arange(0, block)
+        x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
+        if normed:
+            wide = x.to(tl.float32)
+            rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
+            x = (wide * rms * weight).to(x.dtype)
+        if digits > 0:
+            unit = unit_of(tl.max(tl.abs(x.to(tl.float32)), 0), digits, whole)
+    return rms, unit
 
 
 @triton.jit
@@ -55,32 +51,6 @@ def _normed(x_pointer, norm_pointer, k, inputs, rms, normed: tl.constexpr):
     if normed:
         weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
         x = (x.to(tl.float32) * rms * weight).to(x_pointer.dtype.element_ty)
-    return x
-
-
-@triton.jit
-def _columns(
-    x_pointer,
-    held,
-    m,
-    k,
-    rows,
-    inputs,
-    step,
-    alone: tl.constexpr,
-    rounded: tl.constexpr,
-    dtype: tl.constexpr,
-):
-    """Columns k of x as they are multiplied, [k, rows]. Those of one row are `held` already."""
-    if alone:  # every row of the product is this one, and the first is used
-        x = held
-        if rounded:
-            x = rounded_by(x, step)
-        x = tl.broadcast_to(x.to(dtype)[:, None], (k.shape[0], m.shape[0]))
-    else:
-        there = (m[:, None] < rows) & (k[None, :] < inputs)
-        x = tl.load(x_pointer + m[:, None] * inputs + k[None, :], mask=there, other=0.0)
-        x = tl.trans(x.to(dtype))
     return x
 
 
@@ -101,86 +71,69 @@ def _scales(
 
 
 @triton.jit
-def _dense(pointer, n, first, x, rows, inputs, dtype: tl.constexpr, block_inputs: tl.constexpr):
-    """Rows n of a weight of so many times inputs from `first` on, x [inputs, m] -> [n, m]."""
-    k = first + tl.arange(0, block_inputs)
-    inside = (n[:, None] < rows) & (k[None, :] < inputs)
-    place = pointer + n[:, None].to(tl.int64) * inputs + k[None, :]
-    return tl.dot(tl.load(place, mask=inside, other=0.0).to(dtype), x)
-
-
-@triton.jit
-def _packed(pointer, n, first, outputs, inputs, each: tl.constexpr, block_inputs: tl.constexpr):
-    """The same rows and inputs of a packed weight as they lie, `each` to a number."""
-    length = inputs // each
-    k = first // each + tl.arange(0, block_inputs // each)
-    inside = (n[:, None] < outputs) & (k[None, :] < length)
-    place = pointer + n[:, None].to(tl.int64) * length + k[None, :]
-    return tl.load(place, mask=inside, other=0)
-
-
-@triton.jit
-def _unpacked(
-    packed, levels_pointer, number: tl.constexpr, kind: tl.constexpr, dtype: tl.constexpr
+def _loaded(
+    x_pointer, column, first, rows, inputs, each: tl.constexpr, block_inputs: tl.constexpr, part
 ):
-    """What lies at `number` in each: a whole number, or what an index stands for."""
+    """Several rows' inputs from `first` on, [k, columns]; of two that share a byte, `part`."""
+    count: tl.constexpr = block_inputs // each
+    k = first // each + tl.arange(0, count)
+    there = (column[:, None] < rows) & (k[None, :] < inputs // each)
+    place = column[:, None] * inputs + part * (inputs // each) + k[None, :]
+    return tl.trans(tl.load(x_pointer + place, mask=there, other=0.0))
+
+
+@triton.jit
+def _dense(pointer, n, first, x, outputs, inputs, block_inputs: tl.constexpr):
+    """Rows n of a weight of so many times inputs from `first` on, x [inputs, columns]."""
+    k = first + tl.arange(0, block_inputs)
+    inside = (n[:, None] < outputs) & (k[None, :] < inputs)
+    weight = tl.load(
+        pointer + n[:, None].to(tl.int64) * inputs + k[None, :], mask=inside, other=0.0
+    )
+    if x.dtype != tl.float8e4nv:  # which is multiplied by both kinds of eight-bit floats
+        weight = weight.to(x.dtype)
+    return tl.dot(weight, x, out_dtype=tl.int32 if x.dtype == tl.int8 else tl.float32)
+
+
+@triton.jit
+def _unpacked(packed, levels_pointer, part: tl.constexpr, kind: tl.constexpr, dtype: tl.constexpr):
+    """One of two that share a byte: 16 times a whole number, or what an index stands for."""
     if kind == 2:
         index = packed.to(tl.int32)
-        index = (index >> 4 if number == 0 else index) & 15
-        return tl.load(levels_pointer + index).to(dtype)
-    if dtype == tl.bfloat16:
-        asm: tl.constexpr = NIBBLES[number]
-        return tl.inline_asm_elementwise(
-            asm, "=r,r", [packed], dtype=tl.bfloat16, is_pure=True, pack=2
+        index = (index >> 4 if part == 0 else index) & 15
+        value = tl.load(levels_pointer + index).to(dtype)
+    elif dtype == tl.int8:
+        asm: tl.constexpr = NIBBLES[part]
+        value = tl.inline_asm_elementwise(
+            asm, "=r,r", [packed], dtype=tl.int8, is_pure=True, pack=4
         )
-    return (((packed.to(tl.int32) >> (4 * number)) & 15) - 8).to(dtype)
+    else:
+        value = ((((packed.to(tl.int32) >> (4 * part)) & 15) - 8) * 16).to(dtype)
+    return value
 
 
 @triton.jit
-def _packed_turn(
-    x_pointer,
-    weight_pointer,
+def _packed(
+    pointer,
     levels_pointer,
-    norm_pointer,
     n,
-    m,
     first,
-    rows,
+    even,
+    odd,
     outputs,
     inputs,
-    rms,
     kind: tl.constexpr,
-    alone: tl.constexpr,
-    normed: tl.constexpr,
-    gated: tl.constexpr,
-    dtype: tl.constexpr,
     block_inputs: tl.constexpr,
 ):
-    """Rows n of a packed weight, and those that gate them, times inputs from `first` on: as many
-    products as lie in a number, each with every so many-th input."""
-    each: tl.constexpr = 4 if kind == 1 else 2
-    count: tl.constexpr = block_inputs // each
-    all_outputs = outputs * (2 if gated else 1)
-    part = tl.zeros((n.shape[0], m.shape[0]), tl.float32)
-    gate_part = part
-    packed = _packed(weight_pointer, n, first, all_outputs, inputs, each, block_inputs)
-    gate_packed = packed
-    if gated:
-        gate_rows = n + outputs
-        gate_packed = _packed(
-            weight_pointer, gate_rows, first, all_outputs, inputs, each, block_inputs
-        )
-    for place in tl.static_range(each):
-        k = first + place + each * tl.arange(0, count)
-        x = tl.zeros((count,), x_pointer.dtype.element_ty)
-        if alone:
-            x = _normed(x_pointer, norm_pointer, k, inputs, rms, normed)
-        x = _columns(x_pointer, x, m, k, rows, inputs, 1.0, alone, False, dtype)
-        part += tl.dot(_unpacked(packed, levels_pointer, place, kind, dtype), x)
-        if gated:
-            own = _unpacked(gate_packed, levels_pointer, place, kind, dtype)
-            gate_part += tl.dot(own, x)
-    return part, gate_part
+    """The same for a weight with two to a byte, with every second input and the others."""
+    k = first // 2 + tl.arange(0, block_inputs // 2)
+    length = inputs // 2
+    inside = (n[:, None] < outputs) & (k[None, :] < length)
+    place = pointer + n[:, None].to(tl.int64) * length + k[None, :]
+    packed = tl.load(place, mask=inside, other=0)
+    sums: tl.constexpr = tl.int32 if even.dtype == tl.int8 else tl.float32
+    part = tl.dot(_unpacked(packed, levels_pointer, 0, kind, even.dtype), even, out_dtype=sums)
+    return tl.dot(_unpacked(packed, levels_pointer, 1, kind, odd.dtype), odd, part, out_dtype=sums)
 
 
 @triton.jit
@@ -227,7 +180,7 @@ def product(
     scale_pointer,
     levels_pointer,
     norm_pointer,
-    step_pointer,
+    unit_pointer,
     residual_pointer,
     out_pointer,
     parts_pointer,
@@ -243,27 +196,36 @@ def product(
     kind: tl.constexpr,
     alone: tl.constexpr,
     normed: tl.constexpr,
-    rounded: tl.constexpr,
+    digits: tl.constexpr,
+    whole: tl.constexpr,
+    each: tl.constexpr,
     gated: tl.constexpr,
     added: tl.constexpr,
     scaled: tl.constexpr,
     grouped: tl.constexpr,
     dtype: tl.constexpr,
-    block_rows: tl.constexpr,
+    block_columns: tl.constexpr,
     block_outputs: tl.constexpr,
     block_inputs: tl.constexpr,
-    whole: tl.constexpr,
+    block_row: tl.constexpr,
     early: tl.constexpr,
 ) -> None:
-    """One block of outputs, one stretch of `turns` blocks of inputs."""
+    """One block of outputs, one stretch of `turns` blocks of inputs. A row of inputs has `each`
+    columns."""
     block = tl.program_id(0)
     n = block * block_outputs + tl.arange(0, block_outputs)
-    m = tl.arange(0, block_rows)
+    column = tl.arange(0, block_columns)
     all_outputs = outputs * (2 if gated else 1)
-    rms, step = 1.0, 1.0
-    total = tl.zeros((block_outputs, block_rows), tl.float32)
-    gate = tl.zeros((block_outputs, block_rows), tl.float32)
+    packs: tl.constexpr = 1 if kind == 0 else 2
+    sums: tl.constexpr = tl.int32 if dtype == tl.int8 and not grouped else tl.float32
+    total = tl.zeros((block_outputs, block_columns), sums)
+    gate = tl.zeros((block_outputs, block_columns), sums)
     first = tl.program_id(1) * turns * block_inputs
+    rms, unit = 1.0, 1.0
+    norm = tl.zeros((block_row,), tl.float32)
+    if alone and normed:
+        whole_row = tl.arange(0, block_row)
+        norm = tl.load(norm_pointer + whole_row, mask=whole_row < inputs, other=0.0)
     # One row's inputs, and scales, are too small for the loop's own loads ahead: those of the next
     # turn are asked for here, before this one's are used.
     held = tl.zeros((block_inputs,), x_pointer.dtype.element_ty)
@@ -274,46 +236,62 @@ def product(
         turn(early)
     for number in range(turns):
         k = first + tl.arange(0, block_inputs)
-        if alone:  # noqa: SIM102 - one is known when this is compiled
+        if alone:
             if number == 0:  # within the loop, since its loads of weights ahead come before that
                 turn(early)
-                rms, step = _stats(x_pointer, norm_pointer, inputs, eps, normed, rounded, whole)
-                if kind == 0:
-                    held = _normed(x_pointer, norm_pointer, k, inputs, rms, normed)
+                rms, unit = _stats(x_pointer, norm, inputs, eps, normed, digits, whole, block_row)
+                held = _normed(x_pointer, norm_pointer, k, inputs, rms, normed)
+            if packs == 1:
+                x = spread(held, unit, column, digits, whole).to(dtype)
+                other = x
+            else:
+                x, other = tl.split(tl.reshape(held, (block_inputs // 2, 2)))
+                x = spread(x, unit, column, digits, whole).to(dtype)
+                other = spread(other, unit, column, digits, whole).to(dtype)
+            held = _normed(x_pointer, norm_pointer, k + block_inputs, inputs, rms, normed)
+        else:
+            x = _loaded(x_pointer, column, first, rows * each, inputs, packs, block_inputs, 0)
+            x = x.to(dtype)
+            other = x
+            if packs == 2:
+                other = _loaded(x_pointer, column, first, rows * each, inputs, 2, block_inputs, 1)
+                other = other.to(dtype)
+        gate_part = tl.zeros((block_outputs, block_columns), sums)
         if kind == 0:
-            x = _columns(x_pointer, held, m, k, rows, inputs, step, alone, rounded, dtype)
-            if alone:
-                held = _normed(x_pointer, norm_pointer, k + block_inputs, inputs, rms, normed)
-            part = _dense(weight_pointer, n, first, x, all_outputs, inputs, dtype, block_inputs)
-            gate_part = part
+            part = _dense(weight_pointer, n, first, x, all_outputs, inputs, block_inputs)
             if gated:
-                gate_rows = n + outputs
                 gate_part = _dense(
-                    weight_pointer, gate_rows, first, x, all_outputs, inputs, dtype, block_inputs
+                    weight_pointer, n + outputs, first, x, all_outputs, inputs, block_inputs
                 )
         else:
-            part, gate_part = _packed_turn(
-                x_pointer,
+            part = _packed(
                 weight_pointer,
                 levels_pointer,
-                norm_pointer,
                 n,
-                m,
                 first,
-                rows,
-                outputs,
+                x,
+                other,
+                all_outputs,
                 inputs,
-                rms,
                 kind,
-                alone,
-                normed,
-                gated,
-                dtype,
                 block_inputs,
             )
+            if gated:
+                gate_part = _packed(
+                    weight_pointer,
+                    levels_pointer,
+                    n + outputs,
+                    first,
+                    x,
+                    other,
+                    all_outputs,
+                    inputs,
+                    kind,
+                    block_inputs,
+                )
         if grouped:
-            part *= scale.to(tl.float32)[:, None]
-            gate_part *= gate_scale.to(tl.float32)[:, None]
+            part = part.to(tl.float32) * scale.to(tl.float32)[:, None]
+            gate_part = gate_part.to(tl.float32) * gate_scale.to(tl.float32)[:, None]
         total += part
         if gated:
             gate += gate_part
@@ -321,6 +299,9 @@ def product(
         scale, gate_scale = _scales(
             scale_pointer, n, first, outputs, inputs, group, groups, gated, grouped
         )
+    m = tl.arange(0, block_columns // each)
+    sum_ = gathered(total, each, whole)
+    gate_sum = gathered(gate, each, whole) if gated else sum_
     inside = (n[:, None] < outputs) & (m[None, :] < rows)
     where = m[None, :] * outputs + n[:, None]
     # asked for before sums are shared, which takes as long
@@ -333,21 +314,23 @@ def product(
     last = first >= 0
     if splits > 1:
         ticket = tickets_pointer + block
-        last, total, gate = _shared(
-            total, gate, parts_pointer, ticket, n, m, inside, rows, outputs, splits, gated
+        last, sum_, gate_sum = _shared(
+            sum_, gate_sum, parts_pointer, ticket, n, m, inside, rows, outputs, splits, gated
         )
     if last:
-        steps = tl.full((block_rows,), 1.0, tl.float32) * step
-        if rounded and not alone:
-            steps = tl.load(step_pointer + m, mask=m < rows, other=0.0)
-        total *= steps[None, :]
+        units = tl.full((block_columns // each,), 1.0, tl.float32) * unit
+        if digits > 0 and not alone:
+            units = tl.load(unit_pointer + m, mask=m < rows, other=0.0)
+        if kind == 1:
+            units *= SIXTEENTH
+        sum_ *= units[None, :]
         if scaled:
-            total *= scale.to(tl.float32)[:, None]
+            sum_ *= scale.to(tl.float32)[:, None]
         if gated:
-            gate *= steps[None, :]
+            gate_sum *= units[None, :]
             if scaled:
-                gate *= gate_scale.to(tl.float32)[:, None]
-            total = total / (1 + tl.exp(-total)) * gate
+                gate_sum *= gate_scale.to(tl.float32)[:, None]
+            sum_ = sum_ / (1 + tl.exp(-sum_)) * gate_sum
         if added:
-            total += residual.to(tl.float32)
-        tl.store(out_pointer + where, total.to(out_pointer.dtype.element_ty), mask=inside)
+            sum_ += residual.to(tl.float32)
+        tl.store(out_pointer + where, sum_.to(out_pointer.dtype.element_ty), mask=inside)

@@ -2,10 +2,11 @@
 before and after it in a Transformer: a norm, rounding of inputs, a gate, a residual.
 
 Decoding multiplies each weight with one row a stream, so its time is that of reading the weight.
-Its rows are those of a product on tensor cores, and the streams its columns. Scales are applied to
-sums. Where there are fewer blocks of outputs than a GPU has multiprocessors, inputs are split among
-more programs; the one that is done last adds up their sums, always in the same order. One row is
-normed and rounded by every program for itself, in place of another launch.
+Its rows are those of a product on tensor cores, and the streams its columns, or the digits of their
+inputs (`digits`). Scales are applied to sums. Where there are fewer blocks of outputs than a GPU
+has multiprocessors, inputs are split among more programs; the one that is done last adds up their
+sums, always in the same order. One row is normed and written in digits by every program for itself,
+in place of another launch.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quaver.nn.kernels.inputs import E4M3, prepare
+from quaver.nn.kernels.digits import FLOATS, PLAIN, ROUNDED, WHOLE, Digits
+from quaver.nn.kernels.inputs import prepare
 from quaver.nn.kernels.launch import on, starting_early, tickets
 from quaver.nn.kernels.product import product
 from quaver.nn.weight import Kept, Packing
 
-WHOLE = 8192  # numbers of a turn that looks at all of a row
 LEAST_COLUMNS = 16  # of a product on tensor cores
+MOST_COLUMNS = 64  # for which digits are free, or close to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Shape(NamedTuple):
 
 
 def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
-    """x [rows, in], at most `MOST_FUSED_ROWS` and contiguous, times a weight -> [rows, out].
+    """x [rows, in], contiguous, times a weight -> [rows, out].
 
     The inputs that share a scale must be a multiple of 128, or a power of two below it, or all of a
     row.
@@ -57,9 +59,11 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
     around = around or Around()
     (rows, inputs), kind = x.shape, x.dtype
     alone = rows == 1
-    step = None
-    if not alone and (around.norm is not None or around.rounded):
-        x, step = prepare(x, around.norm, around.eps, rounded=around.rounded)
+    digits = _digits(weight, rows, around.rounded)
+    halved = weight.packing is not Packing.NONE
+    unit = None
+    if not alone and (around.norm is not None or digits.count or halved):
+        x, unit = prepare(x, around.norm, around.eps, digits, halved)
     outputs = weight.elements.shape[0] // (2 if around.gated else 1)
     groups = 1 if weight.scale is None else weight.scale.shape[1]
     group = inputs // groups
@@ -73,17 +77,16 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
     if splits > 1:
         halves = 2 if around.gated else 1
         parts = torch.empty(splits, halves, outputs, rows, dtype=torch.float32, device=x.device)
-    elements = weight.elements
-    if weight.packing is Packing.INT4:
-        elements = elements.view(torch.int16)
+    columns_needed = LEAST_COLUMNS if alone else rows * digits.columns
+    block_columns = max(LEAST_COLUMNS, triton.next_power_of_2(columns_needed))
     with on(x.device):
         product[(columns, splits)](
             x,
-            elements,
+            weight.elements,
             weight.scale,
             weight.levels,
             around.norm,
-            step,
+            unit,
             around.residual,
             out,
             parts,
@@ -99,16 +102,18 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
             kind=weight.packing.value,
             alone=alone,
             normed=around.norm is not None,
-            rounded=around.rounded,
+            digits=digits.count,
+            whole=digits.whole,
+            each=block_columns if alone else digits.columns,
             gated=around.gated,
             added=around.residual is not None,
             scaled=weight.scale is not None and groups == 1,
             grouped=groups > 1,
-            dtype=_dtype(kind, weight, around, x.is_cuda),
-            block_rows=max(LEAST_COLUMNS, triton.next_power_of_2(rows)),
+            dtype=_dtype(kind, digits, x.is_cuda),
+            block_columns=block_columns,
             block_outputs=shape.outputs,
             block_inputs=block,
-            whole=min(WHOLE, triton.next_power_of_2(inputs)),
+            block_row=triton.next_power_of_2(inputs) if alone else 1,
             num_warps=shape.warps,
             num_stages=shape.stages,
             **starting_early(x.device),
@@ -136,12 +141,24 @@ def shape_of(weight: Kept, rows: int, gated: bool) -> Shape:
     return Shape(128, 256, programs=2, warps=8, stages=3)
 
 
-def _dtype(kind: torch.dtype, weight: Kept, around: Around, gpu: bool) -> tl.dtype:
-    """What is multiplied: eight-bit floats where both sides are, else what x was in."""
+def _digits(weight: Kept, rows: int, rounded: bool) -> Digits:
+    """How inputs are written for a weight."""
+    if rounded:
+        return ROUNDED
+    kind = weight.elements.dtype
+    if weight.packing is Packing.INT4 or kind is torch.int8:
+        digits = WHOLE
+    else:
+        digits = FLOATS if weight.packing is Packing.NONE and kind.itemsize == 1 else PLAIN
+    return digits if rows * digits.columns <= MOST_COLUMNS else PLAIN
+
+
+def _dtype(kind: torch.dtype, digits: Digits, gpu: bool) -> tl.dtype:
+    """What inputs in `kind` are multiplied as."""
     if not gpu:
         return tl.float32  # Triton's interpreter has no products of bf16
-    if around.rounded and weight.elements.dtype is E4M3:
-        return tl.float8e4nv
+    if digits.count:
+        return tl.int8 if digits.whole else tl.float8e4nv
     return tl.float16 if kind is torch.float16 else tl.bfloat16
 
 

@@ -1,0 +1,100 @@
+"""Inputs as sums of digits in the format of a weight.
+
+Tensor cores multiply numbers of one width, and a quantised weight has fewer bits than its inputs.
+So an input is written as digits of the weight's width, a column of the product each: inputs of few
+rows leave most columns unused. The weight is multiplied as it lies in memory, and columns are added
+up as a number's digits are.
+
+A digit is worth a power of two less than the one before. Two of E4M3 hold all eight significant
+bits of bf16, and three whole numbers 21 bits: what is rounded lies far below the largest of a row.
+A format that rounds its inputs to E4M3 by a scale of their own has one digit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+E4M3 = torch.float8_e4m3fn
+LARGEST = tl.constexpr(torch.finfo(E4M3).max)
+# as in quant.fp8: no scale is below fp32's smallest normal number
+LEAST = tl.constexpr(torch.finfo(E4M3).max * torch.finfo(torch.float32).tiny)
+LEAST_ROW = tl.constexpr(2.0**-60)  # a row whose largest number is smaller is a row of zeros
+EXPONENT = tl.constexpr(0x7F800000)  # of a float's bits
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """How inputs are written."""
+
+    count: int = 0  # none: inputs are multiplied as they are
+    whole: bool = False  # numbers of -127 to 127; or E4M3
+
+    @property
+    def columns(self) -> int:
+        """Of a product, for each row of inputs."""
+        return triton.next_power_of_2(max(1, self.count))
+
+
+PLAIN, ROUNDED, FLOATS, WHOLE = Digits(), Digits(1), Digits(2), Digits(3, whole=True)
+
+
+@triton.jit
+def unit_of(most, count: tl.constexpr, whole: tl.constexpr) -> tl.tensor:
+    """What one is worth in the first digit of a row whose largest number is `most`."""
+    if count == 1:  # it just fits E4M3
+        unit = tl.div_rn(tl.maximum(most, LEAST), LARGEST)
+    else:
+        bits = tl.maximum(most, LEAST_ROW).to(tl.int32, bitcast=True) & EXPONENT
+        unit = (bits - ((6 if whole else 7) << 23)).to(tl.float32, bitcast=True)
+    return unit
+
+
+@triton.jit
+def first_digit(x, whole: tl.constexpr) -> tl.tensor:
+    """Of numbers x, fp32."""
+    if whole:
+        # to the nearest, ties to even: adding 1.5 * 2^23 leaves no bits for a fraction
+        x = (x + 12582912.0) - 12582912.0
+        x = tl.minimum(tl.maximum(x, -127.0), 127.0)
+    else:
+        x = tl.minimum(tl.maximum(x, -LARGEST), LARGEST)
+        x = x.to(tl.float8e4nv, fp_downcast_rounding="rtne").to(tl.float32)
+    return x
+
+
+@triton.jit
+def beyond(x, digit, whole: tl.constexpr) -> tl.tensor:
+    """What is left of x without its first digit, as the next digit counts: 2^7 or 2^4 for one."""
+    return (x - digit) * (128.0 if whole else 16.0)
+
+
+@triton.jit
+def spread(x, unit, column, count: tl.constexpr, whole: tl.constexpr) -> tl.tensor:
+    """Numbers x [k] of one row -> their digits [k, columns], zeros behind them; fp32."""
+    rest = x.to(tl.float32)
+    if count == 0:
+        return tl.where(column[None, :] == 0, rest[:, None], 0.0)
+    rest = tl.div_rn(rest, unit)
+    found = tl.zeros((x.shape[0], column.shape[0]), tl.float32)
+    for number in tl.static_range(count):
+        digit = first_digit(rest, whole)
+        found = tl.where(column[None, :] == number, digit[:, None], found)
+        rest = beyond(rest, digit, whole)
+    return found
+
+
+@triton.jit
+def gathered(sums, columns: tl.constexpr, whole: tl.constexpr) -> tl.tensor:
+    """Sums [n, rows * columns] of digits -> of numbers, fp32 [n, rows], in units of their rows."""
+    sums = sums.to(tl.float32)
+    if columns > 1:
+        place = tl.arange(0, columns)
+        exponent = 127 - (7 if whole else 4) * place
+        share = (exponent << 23).to(tl.float32, bitcast=True)
+        each = tl.reshape(sums, (sums.shape[0], sums.shape[1] // columns, columns))
+        sums = tl.sum(each * share[None, None, :], 2)
+    return sums
