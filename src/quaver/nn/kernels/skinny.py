@@ -27,6 +27,7 @@ from quaver.nn.weight import Kept, Packing
 
 LEAST_COLUMNS = 16  # of a product on tensor cores
 MOST_COLUMNS = 64  # for which digits are free, or close to it
+MOST_SPLITS = 8  # of inputs: sums are shared by so many programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Shape(NamedTuple):
 
     outputs: int  # of a program
     inputs: int  # of one turn of its loop: never more than share a scale
-    programs: int  # a multiprocessor, about
+    programs: float  # a multiprocessor, about
     warps: int
     stages: int  # of the loop's loads
 
@@ -130,14 +131,18 @@ def shape_of(weight: Kept, rows: int, gated: bool) -> Shape:
         return Shape(
             64, 128, programs=1 if outputs <= inputs or gated else 2, warps=4, stages=stages
         )
-    if weight.packing is not Packing.NONE:
+    if weight.packing is Packing.INT4:
+        if gated:
+            return Shape(128, 128, programs=1.5, warps=4, stages=3)
+        return Shape(128, 128, programs=2, warps=8, stages=5)
+    if weight.packing is Packing.NF4:
         return Shape(64, 128, programs=2 if gated else 4, warps=4, stages=3)
     if weight.elements.itemsize == 2:
         return Shape(64, 128 if gated else 256, programs=3 if gated else 2, warps=4, stages=3)
     if gated:
-        return Shape(64, 256, programs=2, warps=4, stages=3)
+        return Shape(64, 128, programs=3, warps=4, stages=3)
     if inputs > outputs:
-        return Shape(64, 128, programs=4, warps=4, stages=4)
+        return Shape(64, 512, programs=3, warps=4, stages=2)
     return Shape(128, 256, programs=2, warps=8, stages=3)
 
 
@@ -162,10 +167,10 @@ def _dtype(kind: torch.dtype, digits: Digits, gpu: bool) -> tl.dtype:
     return tl.float16 if kind is torch.float16 else tl.bfloat16
 
 
-def _splits(programs: int, blocks: int, each: int, device: torch.device) -> int:
+def _splits(programs: int, blocks: int, each: float, device: torch.device) -> int:
     """Into how many stretches inputs are cut, so that `each` multiprocessor has that many programs
     at work."""
     if device.type != "cuda":
         return min(2, blocks)  # Triton's interpreter, where only the result counts
-    wanted = each * torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, min(wanted // programs, blocks, 8))
+    wanted = int(each * torch.cuda.get_device_properties(device).multi_processor_count)
+    return max(1, min(wanted // programs, blocks, MOST_SPLITS))
