@@ -122,28 +122,29 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
     return out
 
 
+# Of what was tried on an H200 with one row and the shapes of Orpheus-3B, the fastest or close to it:
+# in products of more outputs than inputs or as many, in those of fewer, and in gated ones.
+ONE_ROW = {
+    "bf16": (Shape(64, 256, 2, 4, 3), Shape(64, 256, 2, 4, 3), Shape(64, 128, 3, 4, 3)),
+    "bytes": (Shape(128, 256, 2, 8, 3), Shape(64, 512, 3, 4, 2), Shape(64, 128, 3, 4, 3)),
+    "int4": (Shape(128, 128, 2, 8, 5), Shape(128, 128, 2, 8, 6), Shape(128, 128, 1.5, 4, 3)),
+    "nf4": (Shape(64, 128, 4, 4, 3), Shape(64, 128, 4, 4, 3), Shape(64, 128, 2, 4, 3)),
+}
+
+
 def shape_of(weight: Kept, rows: int, gated: bool) -> Shape:
-    """Of what was tried on an H200 with the shapes of Orpheus-3B, the fastest or close to it. For
-    several rows of dense weights nothing has been tried."""
-    outputs, inputs = weight.elements.shape
+    """How a product by `weight` is cut. For several rows nothing else has been tried."""
+    outputs, length = weight.elements.shape
+    bytes_each = weight.elements.itemsize
     if rows > 1:
-        stages = 5 if weight.elements.itemsize == 1 else 3
-        return Shape(
-            64, 128, programs=1 if outputs <= inputs or gated else 2, warps=4, stages=stages
-        )
-    if weight.packing is Packing.INT4:
-        if gated:
-            return Shape(128, 128, programs=1.5, warps=4, stages=3)
-        return Shape(128, 128, programs=2, warps=8, stages=5)
-    if weight.packing is Packing.NF4:
-        return Shape(64, 128, programs=2 if gated else 4, warps=4, stages=3)
-    if weight.elements.itemsize == 2:
-        return Shape(64, 128 if gated else 256, programs=3 if gated else 2, warps=4, stages=3)
+        programs = 1 if outputs <= length or gated else 2
+        return Shape(64, 128, programs, warps=4, stages=5 if bytes_each == 1 else 3)
+    packed = weight.packing is not Packing.NONE
+    kind = weight.packing.name.lower() if packed else "bf16" if bytes_each == 2 else "bytes"
+    wide, deep, gates = ONE_ROW[kind]
     if gated:
-        return Shape(64, 128, programs=3, warps=4, stages=3)
-    if inputs > outputs:
-        return Shape(64, 512, programs=3, warps=4, stages=2)
-    return Shape(128, 256, programs=2, warps=8, stages=3)
+        return gates
+    return deep if length * (2 if packed else 1) > outputs else wide
 
 
 def _digits(weight: Kept, rows: int, rounded: bool) -> Digits:
