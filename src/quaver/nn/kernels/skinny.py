@@ -122,8 +122,8 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
     return out
 
 
-# Of what was tried on an H200 with one row and the shapes of Orpheus-3B, the fastest or close to it:
-# in products of more outputs than inputs or as many, in those of fewer, and in gated ones.
+# Of what was tried on an H200 with one row and Orpheus-3B's shapes, the fastest or close to it: in
+# products of as many outputs as inputs or more, in those of fewer, and in gated ones.
 ONE_ROW = {
     "bf16": (Shape(64, 256, 2, 4, 3), Shape(64, 256, 2, 4, 3), Shape(64, 128, 3, 4, 3)),
     "bytes": (Shape(128, 256, 2, 8, 3), Shape(64, 512, 3, 4, 2), Shape(64, 128, 3, 4, 3)),
