@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from quaver.codecs.fused import FusedDecoder
+
 DILATIONS = (1, 3, 9)
 
 
@@ -168,6 +170,7 @@ class Decoder(nn.Module):
             self.model.append(DecoderBlock(width, rate, index, config.noise))
             width //= 2
         self.model.extend([Snake(width), Conv1d(width, 1, 7)])
+        self.has_kernels = all(rate & (rate - 1) == 0 for rate in config.decoder_rates)
 
     def forward(self, z: Tensor, chunk: Chunk | None = None, seeds: Tensor | None = None) -> Tensor:
         wide, narrow, *blocks, snake, last = self.model
@@ -288,6 +291,16 @@ class Snac(nn.Module):
         self.encoder = Encoder(config)
         self.quantizer = Quantizer(config)
         self.decoder = Decoder(config)
+        self._fused: FusedDecoder | None = None
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Let streams take the decoder's kernels from now on, if there are any for its shape, with
+        the weights as they are now. For GPUs whose tensor cores multiply fp16."""
+        # only builds of torch for GPUs bring Triton
+        from quaver.codecs.fused import FusedDecoder
+
+        self._fused = FusedDecoder(self.decoder) if self.decoder.has_kernels else None
 
     @property
     def sample_rate(self) -> int:
@@ -338,7 +351,7 @@ class Snac(nn.Module):
         """Frames [n, f, codes_per_frame] of n streams -> samples [n, f * samples_per_frame], those
         that lie `lag` behind; the frames behind a stream's end may be any."""
         latents = chunk.clean(self.quantizer.decode(self.layout.to_codebooks(frames)))
-        out: Tensor = self.decoder(latents, chunk, seeds)
+        out: Tensor = (self._fused or self.decoder)(latents, chunk, seeds)
         return out[:, 0]
 
     def streams(self, slots: int = 1, graphs: bool = False) -> SnacStreams:

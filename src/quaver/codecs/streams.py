@@ -170,7 +170,7 @@ class SnacStreams:
     @torch.inference_mode()
     def _decode(self, shape: _Shape, given: Tensor) -> Tensor:
         codec = self._codec
-        rows, start, end, seeds = given[:, :4].unbind(1)
+        rows, start, end, seeds = given[:, :4].t().contiguous()
         frames = given[:, 4:].view(len(given), shape.frames, -1)
         rate = codec.config.vq_strides[0]
         chunk = Chunk(self._memory, rows, start, end, shape.edges, shape.keep, rate)

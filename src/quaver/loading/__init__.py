@@ -56,6 +56,7 @@ class Loaded:
             for module in self.model.modules():
                 if isinstance(module, Product):
                     module.fuse()
+            self.codec.fuse()
         engine = Engine(
             self.model,
             slots=self.plan.slots,

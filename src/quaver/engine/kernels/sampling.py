@@ -16,19 +16,12 @@ import triton.language as tl
 from torch import Tensor
 
 from quaver.nn.kernels.launch import on
+from quaver.nn.kernels.random import mixed, uniform
 
 if TYPE_CHECKING:
     from quaver.engine.sampling import SamplerState
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
-
-
-@triton.jit
-def _mix(x):
-    """MurmurHash3's finaliser on uint32, as in `core.random`."""
-    x = (x ^ (x >> 16)) * 0x85EBCA6B
-    x = (x ^ (x >> 13)) * 0xC2B2AE35
-    return x ^ (x >> 16)
 
 
 @triton.jit
@@ -104,10 +97,8 @@ def _choose(
     x = tl.where(weight >= tl.load(min_p_pointer + slot), x, -float("inf"))
     # Gumbel's trick: the largest of logit + noise is a draw from their softmax
     made = tl.load(made_pointer + slot)
-    key = _mix(tl.load(key_pointer + slot).to(tl.uint32) ^ made.to(tl.uint32))
-    bits = _mix(key + column.to(tl.uint32) * 0x9E3779B9)
-    uniform = ((bits >> 9).to(tl.float32) + 0.5) * (2.0**-23)
-    noise = -tl.log(-tl.log(uniform))
+    key = mixed(tl.load(key_pointer + slot).to(tl.uint32) ^ made.to(tl.uint32))
+    noise = -tl.log(-tl.log(uniform(key, column.to(tl.uint32))))
     choice = tl.argmax(tl.where(greedy, x, x + noise), 0)
     tl.store(choice_pointer + slot, choice.to(tl.int64))
     tl.store(made_pointer + slot, made + 1)

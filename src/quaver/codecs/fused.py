@@ -1,0 +1,111 @@
+"""SNAC's decoder as streams, each layer a launch or two of Triton's kernels. `snac.Decoder` says
+what it computes, and what it remembers of a stream is the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from torch import Tensor, nn
+
+from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Snake
+from quaver.nn.kernels.conv import (
+    FIRST,
+    NOISE,
+    TAPS,
+    UNIT,
+    Mix,
+    Upsample,
+    Window,
+    last,
+    mix,
+    recall,
+    snake_rows,
+    table_of,
+    upsample,
+)
+from quaver.nn.kernels.halves import halves
+
+if TYPE_CHECKING:
+    from quaver.codecs.snac import Decoder, DecoderBlock, NoiseBlock, ResidualUnit
+
+
+class FusedDecoder:
+    """A decoder's weights, laid out for the kernels: as they were when this was made."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        wide, narrow, *blocks, snake, last_layer = decoder.model
+        snakes = [*(cast("DecoderBlock", block).block[0] for block in blocks), snake]
+        first, *after = [snake_rows(cast("Snake", one).alpha) for one in snakes]
+        self._wide, self._last = cast("Conv1d", wide), cast("Conv1d", last_layer)
+        self._first = _first(self._wide, cast("Conv1d", narrow), first)
+        self._blocks = [
+            _Block(cast("DecoderBlock", block), following)
+            for block, following in zip(blocks, after, strict=True)
+        ]
+
+    def __call__(self, z: Tensor, chunk: Chunk, seeds: Tensor | None) -> Tensor:
+        """z [n, latent, t], zero outside of the streams; rows, start and end of the chunk and seeds
+        [n], each contiguous -> samples [n, 1, t * product of rates]."""
+        x = Window.empty(*z.shape, self._first.padding * 2, z)
+        x.x.copy_(z)
+        _remember(self._wide, x, chunk, 2 * self._first.padding)
+        chunk.lag += self._first.padding
+        x = mix(self._first, x, chunk, 1)
+        for number, block in enumerate(self._blocks, 1):
+            x = block(x, chunk, seeds, TAPS - 1 if number == len(self._blocks) else 1)
+        _remember(self._last, x, chunk, TAPS - 1)
+        chunk.lag += self._last.padding
+        return last(self._last.weight, cast("Tensor", self._last.bias), x).tanh_()
+
+
+class _Block:
+    """Upsample, add noise, refine, and the snake of what follows."""
+
+    def __init__(self, block: DecoderBlock, after: Tensor) -> None:
+        _, up, *rest = block.block
+        noise = rest[:-3]
+        units = cast("list[ResidualUnit]", rest[-3:])
+        self._up_layer = cast("ConvTranspose1d", up)
+        self._up = Upsample.of(self._up_layer.weight, self._up_layer.bias)
+        self._noise = [_noise(cast("NoiseBlock", one)) for one in noise]
+        last_unit = units[-1]
+        self._units = [(unit, _unit(unit, after if unit is last_unit else None)) for unit in units]
+
+    def __call__(self, x: Window, chunk: Chunk, seeds: Tensor | None, room: int) -> Window:
+        """x after the block's own snake -> its outputs, with room for what their layer remembers."""
+        _remember(self._up_layer, x, chunk, 1)
+        stride = self._up.stride
+        chunk.rate, chunk.lag = chunk.rate * stride, chunk.lag * stride + stride // 2
+        rooms = [2 * layer.padding for _, layer in self._units]
+        x = upsample(self._up, x, chunk, rooms[0])
+        if seeds is not None:
+            for noise in self._noise:
+                x = mix(noise, x, chunk, rooms[0], seeds)
+        for (unit, layer), following in zip(self._units, [*rooms[1:], room], strict=True):
+            _remember(unit, x, chunk, 2 * layer.padding)
+            chunk.lag += layer.padding
+            x = mix(layer, x, chunk, following)
+        return x
+
+
+def _remember(layer: nn.Module, x: Window, chunk: Chunk, count: int) -> None:
+    """As `Chunk.window`, in place."""
+    recall(x, chunk.memory.of(layer, x.x, count), chunk)
+
+
+def _first(wide: Conv1d, narrow: Conv1d, after: Tensor) -> Mix:
+    table = table_of(wide.weight, cast("Tensor", wide.bias), None, None)
+    return Mix(FIRST, halves(narrow.weight[..., 0]), narrow.bias, table, after=after)
+
+
+def _noise(block: NoiseBlock) -> Mix:
+    return Mix(NOISE, halves(block.linear.weight[..., 0]), stream=block.index)
+
+
+def _unit(unit: ResidualUnit, after: Tensor | None) -> Mix:
+    snake, wide, snake2, narrow = unit.block
+    wide, narrow = cast("Conv1d", wide), cast("Conv1d", narrow)
+    alphas = [cast("Snake", one).alpha for one in (snake, snake2)]
+    table = table_of(wide.weight, cast("Tensor", wide.bias), *alphas)
+    weight = halves(narrow.weight[..., 0])
+    return Mix(UNIT, weight, narrow.bias, table, wide.dilation, after)
