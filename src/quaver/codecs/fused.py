@@ -16,6 +16,7 @@ from quaver.nn.kernels.conv import (
     Mix,
     Upsample,
     Window,
+    draw,
     last,
     mix,
     recall,
@@ -46,7 +47,8 @@ class FusedDecoder:
     def __call__(self, z: Tensor, chunk: Chunk, seeds: Tensor | None) -> Tensor:
         """z [n, latent, t], zero outside of the streams; rows, start and end of the chunk and seeds
         [n], each contiguous -> samples [n, 1, t * product of rates]."""
-        x = Window.empty(*z.shape, self._first.padding * 2, z)
+        streams, latent, steps = z.shape
+        x = Window.empty(streams, latent, steps, 2 * self._first.padding, z)
         x.x.copy_(z)
         _remember(self._wide, x, chunk, 2 * self._first.padding)
         chunk.lag += self._first.padding
@@ -79,8 +81,8 @@ class _Block:
         rooms = [2 * layer.padding for _, layer in self._units]
         x = upsample(self._up, x, chunk, rooms[0])
         if seeds is not None:
-            for noise in self._noise:
-                x = mix(noise, x, chunk, rooms[0], seeds)
+            for stream, noise in self._noise:
+                x = mix(noise, x, chunk, rooms[0], draw(x, chunk, seeds, stream))
         for (unit, layer), following in zip(self._units, [*rooms[1:], room], strict=True):
             _remember(unit, x, chunk, 2 * layer.padding)
             chunk.lag += layer.padding
@@ -98,8 +100,8 @@ def _first(wide: Conv1d, narrow: Conv1d, after: Tensor) -> Mix:
     return Mix(FIRST, halves(narrow.weight[..., 0]), narrow.bias, table, after=after)
 
 
-def _noise(block: NoiseBlock) -> Mix:
-    return Mix(NOISE, halves(block.linear.weight[..., 0]), stream=block.index)
+def _noise(block: NoiseBlock) -> tuple[int, Mix]:
+    return block.index, Mix(NOISE, halves(block.linear.weight[..., 0]))
 
 
 def _unit(unit: ResidualUnit, after: Tensor | None) -> Mix:

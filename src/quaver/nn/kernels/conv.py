@@ -5,8 +5,7 @@ writes its outputs where the next layer's window has room in front of them, and 
 room from memory. So a layer reads its inputs once and writes its outputs once, whatever stands
 between: snakes, the depthwise convolution, bias, skip path, noise, zeros outside of the stream.
 
-Columns of all streams stand in a row, so that no block is left half empty by a short chunk. Where a
-stream begins in them is found by dividing: chunks of several lengths share a compiled kernel.
+Chunks of all lengths share a compiled kernel, but for short ones, of which a block has several.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ FIRST, UNIT, NOISE = 0, 1, 2  # what `_mix` computes
 # rows of a table: of the first snake a / pi and 1 / a, of the second, taps, bias
 SNAKES = 4
 ROWS = SNAKES + TAPS + 1
-VARYING = ["steps", "streams", "rate", "lag", "dilation", "stream", "offset", "skip", "kept"]
+VARYING = ["quads", "steps", "streams", "rate", "lag", "dilation", "stream", "offset", "skip", "kept"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,6 @@ class Mix:
     table: Tensor | None = None  # [ROWS, inputs] of the depthwise convolution
     dilation: int = 1
     after: Tensor | None = None  # [2, outputs]: a / pi and 1 / a of a snake that follows
-    stream: int = 0  # of random numbers, for noise
 
     @property
     def padding(self) -> int:
@@ -116,27 +114,31 @@ def table_of(wide: Tensor, bias: Tensor, first: Tensor | None, second: Tensor | 
 
 
 @triton.jit
-def _columns(number, block: tl.constexpr, steps, streams):
-    """Of one block of columns: each one's stream, its place there, and whether there is one."""
-    column = number * block + tl.arange(0, block)
-    there = column < streams * steps
-    column = tl.where(there, column, 0)
-    stream = column // steps
-    return stream, column - stream * steps, there
-
-
-@triton.jit
-def _base(stream, step, size, offset):
-    """Where columns begin, in streams of `size` numbers. Neighbours stay so, `STEP` at a time."""
-    place = stream.to(tl.int64) * size + step
-    return tl.max_contiguous(tl.multiple_of(place, 4), 4) + offset
+def _columns(quads, streams, block: tl.constexpr, steps: tl.constexpr):
+    """Of one block of columns, `steps` of each of some streams: the stream (or each column's, if
+    there are several), each one's step, and whether there is one. A stream has 4 * quads steps,
+    which Triton then knows to be a multiple."""
+    column = tl.arange(0, block)
+    first = tl.program_id(0) * steps
+    if block == steps:
+        stream = tl.program_id(2)
+        step = first + column
+        there = step < 4 * quads
+    else:
+        stream = tl.program_id(2) * (block // steps) + column // steps
+        step = first + column % steps
+        there = (step < 4 * quads) & (stream < streams)
+        stream = tl.minimum(stream, streams - 1)
+    return stream, step, there
 
 
 @triton.jit
 def _within(stream, step, start_pointer, end_pointer, rate, lag):
-    """Whether columns lie in their streams, as in `Chunk.clean`, and at what position."""
-    position = tl.load(start_pointer + stream) * rate - lag + step
-    return (position >= 0) & (position < tl.load(end_pointer + stream) * rate), position
+    """Whether columns lie in their streams, as in `Chunk.clean`."""
+    before = tl.load(start_pointer + stream) * rate - lag
+    after = tl.load(end_pointer + stream) * rate - before
+    low = tl.maximum(-before, 0).to(tl.int32)
+    return (step >= low) & (step < tl.minimum(after, 1 << 30).to(tl.int32))
 
 
 @triton.jit
@@ -161,7 +163,7 @@ def _around(
     places = x_pointer + c[:, None].to(tl.int64) * row + base[None, :]
     known = inside[:, None] & there[None, :]
     total = tl.zeros((c.shape[0], base.shape[0]), tl.float32) + bias
-    for tap in tl.static_range(taps):
+    for tap in tl.range(taps, loop_unroll_factor=1):
         x = tl.load(places + tap * dilation, mask=known, other=0.0)
         if snaked:
             x = snake(x, turns, inverse)
@@ -184,18 +186,17 @@ def _mix(
     out_pointer,
     start_pointer,
     end_pointer,
-    seed_pointer,
+    noise_pointer,
     inputs,
     outputs,
     in_row,
     out_row,
     out_lead,
-    steps,
+    quads,
     streams,
     rate,
     lag,
     dilation,
-    stream,
     offset,
     skip,
     kind: tl.constexpr,
@@ -203,15 +204,16 @@ def _mix(
     taps: tl.constexpr,
     block_outputs: tl.constexpr,
     block_columns: tl.constexpr,
+    block_steps: tl.constexpr,
     block_inputs: tl.constexpr,
     early: tl.constexpr,
 ):
     """One block of outputs of one block of columns. `offset` is where in its row a window begins,
     `skip` where the inputs of the same positions do."""
     turn(early)
-    owner, step, there = _columns(tl.program_id(0), block_columns, steps, streams)
+    owner, step, there = _columns(quads, streams, block_columns, block_steps)
     n = tl.program_id(1) * block_outputs + tl.arange(0, block_outputs)
-    base = _base(owner, step, inputs * in_row, 0)
+    base = owner.to(tl.int64) * inputs * in_row + step
     large = tl.zeros((block_outputs, block_columns), tl.float32)
     small = tl.zeros((block_outputs, block_columns), tl.float32)
     for first in range(0, inputs, block_inputs):
@@ -238,18 +240,19 @@ def _mix(
     known = (n[:, None] < outputs) & there[None, :]
     if kind != 2:
         total += tl.load(bias_pointer + n, mask=n < outputs, other=0.0)[:, None]
-    inside, position = _within(owner, step, start_pointer, end_pointer, rate, lag)
     if kind == 2:
-        total *= normal(tl.load(seed_pointer + owner), stream, position)[None, :]
+        noise = noise_pointer + owner.to(tl.int64) * (4 * quads) + step
+        total *= tl.load(noise, mask=there, other=0.0)[None, :]
     if kind != 0:
         places = x_pointer + n[:, None].to(tl.int64) * in_row + (base + skip)[None, :]
         total += tl.load(places, mask=known, other=0.0)
+    inside = _within(owner, step, start_pointer, end_pointer, rate, lag)
     total = tl.where(inside[None, :], total, 0.0)
     if snaked:
         turns = tl.load(after_pointer + n, mask=n < outputs, other=0.0)
         inverse = tl.load(after_pointer + outputs + n, mask=n < outputs, other=0.0)
         total = snake(total, turns[:, None], inverse[:, None])
-    base = _base(owner, step, outputs * out_row, out_lead)
+    base = owner.to(tl.int64) * outputs * out_row + out_lead + step
     tl.store(out_pointer + n[:, None].to(tl.int64) * out_row + base[None, :], total, mask=known)
 
 
@@ -267,22 +270,23 @@ def _upsample(
     in_lead,
     out_row,
     out_lead,
-    steps,
+    quads,
     streams,
     rate,
     lag,
     stride: tl.constexpr,
     block_outputs: tl.constexpr,
     block_columns: tl.constexpr,
+    block_steps: tl.constexpr,
     block_inputs: tl.constexpr,
     early: tl.constexpr,
 ):
     """One block of outputs, `stride` to a channel, of one block of columns."""
     turn(early)
-    owner, step, there = _columns(tl.program_id(0), block_columns, steps, streams)
+    owner, step, there = _columns(quads, streams, block_columns, block_steps)
     rows = outputs * stride
     m = tl.program_id(1) * block_outputs + tl.arange(0, block_outputs)
-    base = _base(owner, step, inputs * in_row, in_lead)
+    base = owner.to(tl.int64) * inputs * in_row + in_lead + step
     large = tl.zeros((block_outputs, block_columns), tl.float32)
     small = tl.zeros((block_outputs, block_columns), tl.float32)
     for first in range(0, inputs, block_inputs):
@@ -302,10 +306,10 @@ def _upsample(
     total = tl.reshape(tl.permute(total, (0, 2, 1)), (channels, length))
     n = tl.program_id(1) * channels + tl.arange(0, channels)
     total += tl.load(bias_pointer + n, mask=n < outputs, other=0.0)[:, None]
-    owner, step, there = _columns(tl.program_id(0), length, steps * stride, streams)
-    inside, _ = _within(owner, step, start_pointer, end_pointer, rate, lag)
+    owner, step, there = _columns(quads * stride, streams, length, block_steps * stride)
+    inside = _within(owner, step, start_pointer, end_pointer, rate, lag)
     total = tl.where(inside[None, :], total, 0.0)
-    base = _base(owner, step, outputs * out_row, out_lead)
+    base = owner.to(tl.int64) * outputs * out_row + out_lead + step
     known = (n[:, None] < outputs) & there[None, :]
     tl.store(out_pointer + n[:, None].to(tl.int64) * out_row + base[None, :], total, mask=known)
 
@@ -318,18 +322,19 @@ def _last(
     out_pointer,
     inputs,
     in_row,
-    steps,
+    quads,
     streams,
     offset,
     taps: tl.constexpr,
     block_columns: tl.constexpr,
+    block_steps: tl.constexpr,
     block_inputs: tl.constexpr,
     early: tl.constexpr,
 ):
     """A convolution to one channel, of one block of columns."""
     turn(early)
-    owner, step, there = _columns(tl.program_id(0), block_columns, steps, streams)
-    base = _base(owner, step, inputs * in_row, 0) + offset
+    owner, step, there = _columns(quads, streams, block_columns, block_steps)
+    base = owner.to(tl.int64) * inputs * in_row + offset + step
     total = tl.zeros((block_inputs, block_columns), tl.float32)
     for first in range(0, inputs, block_inputs):
         c = first + tl.arange(0, block_inputs)
@@ -338,8 +343,29 @@ def _last(
         for tap in tl.static_range(taps):
             weight = tl.load(weight_pointer + c * taps + tap, mask=c < inputs, other=0.0)
             total += weight[:, None] * tl.load(places + tap, mask=known, other=0.0)
-    out = _base(owner, step, steps, 0)
+    out = owner.to(tl.int64) * (4 * quads) + step
     tl.store(out_pointer + out, tl.sum(total, 0) + tl.load(bias_pointer), mask=there)
+
+
+@triton.jit(do_not_specialize=VARYING)
+def _draw(
+    out_pointer,
+    start_pointer,
+    seed_pointer,
+    steps,
+    rate,
+    lag,
+    stream,
+    block: tl.constexpr,
+    early: tl.constexpr,
+):
+    """Noise of one block of steps of one stream."""
+    turn(early)
+    owner = tl.program_id(1).to(tl.int64)
+    step = tl.program_id(0) * block + tl.arange(0, block)
+    position = tl.load(start_pointer + owner) * rate - lag + step
+    noise = normal(tl.load(seed_pointer + owner), stream, position)
+    tl.store(out_pointer + owner * steps + step, noise, mask=step < steps)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -389,6 +415,41 @@ def upsample_shape(outputs: int, columns: int) -> Shape:
     return Shape(128, 128, 32, warps=8, stages=3)
 
 
+def steps_of(columns: int, steps: int) -> int:
+    """How many columns of a block are one stream's: a block has several streams of few steps."""
+    return min(columns, max(16, triton.next_power_of_2(steps)))
+
+
+def grid_of(outputs: int, streams: int, steps: int, shape: Shape, each: int) -> tuple[int, ...]:
+    """Programs: by step, by output, by stream."""
+    together = shape.columns // each
+    return (
+        triton.cdiv(steps, each),
+        triton.cdiv(outputs, shape.outputs),
+        triton.cdiv(streams, together),
+    )
+
+
+def draw(window: Window, chunk: Chunk, seeds: Tensor, stream: int) -> Tensor:
+    """Standard normal noise [n, steps] of seeds [n] for what stands in a window, as `NoiseBlock`'s:
+    of one stream of numbers, by position."""
+    streams, steps = len(seeds), window.steps
+    out = torch.empty(streams, steps, dtype=torch.float32, device=seeds.device)
+    with on(seeds.device):
+        _draw[(triton.cdiv(steps, 256), streams)](
+            out,
+            chunk.start,
+            seeds,
+            steps,
+            chunk.rate,
+            chunk.lag,
+            stream,
+            block=256,
+            **starting_early(seeds.device),
+        )
+    return out
+
+
 def recall(window: Window, memory: Tensor, chunk: Chunk) -> None:
     """Put what a layer's memory [rows, channels, count] kept before x, and keep its last inputs."""
     streams, channels, row = window.whole.shape
@@ -418,7 +479,7 @@ def mix(
     window: Window,
     chunk: Chunk,
     room: int,
-    seeds: Tensor | None = None,
+    noise: Tensor | None = None,
     shape: Shape | None = None,
 ) -> Window:
     """x -> W x and what the layer has around it, `layer.padding` behind the window, with `room` for
@@ -427,9 +488,9 @@ def mix(
     streams, _, row = window.whole.shape
     out = Window.empty(streams, outputs, window.steps, room, window.whole)
     shape = shape or mix_shape(layer.kind, outputs, streams * window.steps)
-    grid = (triton.cdiv(streams * window.steps, shape.columns), triton.cdiv(outputs, shape.outputs))
+    each = steps_of(shape.columns, window.steps)
     with on(window.whole.device):
-        _mix[grid](
+        _mix[grid_of(outputs, streams, window.steps, shape, each)](
             window.whole,
             layer.weight,
             layer.bias,
@@ -438,18 +499,17 @@ def mix(
             out.whole,
             chunk.start,
             chunk.end,
-            seeds,
+            noise,
             inputs,
             outputs,
             row,
             out.whole.shape[2],
             out.lead,
-            window.steps,
+            window.steps // STEP,
             streams,
             chunk.rate,
             chunk.lag,
             layer.dilation,
-            layer.stream,
             window.lead - 2 * layer.padding,
             window.lead - layer.padding,
             kind=layer.kind,
@@ -457,6 +517,7 @@ def mix(
             taps=TAPS,
             block_outputs=shape.outputs,
             block_columns=shape.columns,
+            block_steps=each,
             block_inputs=shape.inputs,
             num_warps=shape.warps,
             num_stages=shape.stages,
@@ -472,11 +533,10 @@ def upsample(
     streams, inputs, row = window.whole.shape
     outputs, steps = len(layer.bias), window.steps * layer.stride
     out = Window.empty(streams, outputs, steps, room, window.whole)
-    columns = streams * window.steps
-    shape = shape or upsample_shape(outputs * layer.stride, columns)
-    grid = triton.cdiv(columns, shape.columns), triton.cdiv(outputs * layer.stride, shape.outputs)
+    shape = shape or upsample_shape(outputs * layer.stride, streams * window.steps)
+    each = steps_of(shape.columns, window.steps)
     with on(window.whole.device):
-        _upsample[grid](
+        _upsample[grid_of(outputs * layer.stride, streams, window.steps, shape, each)](
             window.whole,
             layer.weight,
             layer.bias,
@@ -489,13 +549,14 @@ def upsample(
             window.lead,
             out.whole.shape[2],
             out.lead,
-            window.steps,
+            window.steps // STEP,
             streams,
             chunk.rate,
             chunk.lag,
             stride=layer.stride,
             block_outputs=shape.outputs,
             block_columns=shape.columns,
+            block_steps=each,
             block_inputs=shape.inputs,
             num_warps=shape.warps,
             num_stages=shape.stages,
@@ -509,18 +570,19 @@ def last(weight: Tensor, bias: Tensor, window: Window, columns: int = 128) -> Te
     streams, channels, row = window.whole.shape
     out = torch.empty(streams, 1, window.steps, dtype=torch.float32, device=window.whole.device)
     with on(window.whole.device):
-        _last[(triton.cdiv(streams * window.steps, columns),)](
+        _last[(triton.cdiv(window.steps, columns), 1, streams)](
             window.whole,
             weight,
             bias,
             out,
             channels,
             row,
-            window.steps,
+            window.steps // STEP,
             streams,
             window.lead - (TAPS - 1),
             taps=TAPS,
             block_columns=columns,
+            block_steps=columns,
             block_inputs=16,
             **starting_early(window.whole.device),
         )
