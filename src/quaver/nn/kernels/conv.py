@@ -32,7 +32,18 @@ FIRST, UNIT, NOISE = 0, 1, 2  # what `_mix` computes
 # rows of a table: of the first snake a / pi and 1 / a, of the second, taps, bias
 SNAKES = 4
 ROWS = SNAKES + TAPS + 1
-VARYING = ["quads", "steps", "streams", "rate", "lag", "dilation", "stream", "offset", "skip", "kept"]
+VARYING = [
+    "quads",
+    "steps",
+    "streams",
+    "rate",
+    "lag",
+    "dilation",
+    "stream",
+    "offset",
+    "skip",
+    "kept",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +125,20 @@ def table_of(wide: Tensor, bias: Tensor, first: Tensor | None, second: Tensor | 
 
 
 @triton.jit
-def _columns(quads, streams, block: tl.constexpr, steps: tl.constexpr):
-    """Of one block of columns, `steps` of each of some streams: the stream (or each column's, if
-    there are several), each one's step, and whether there is one. A stream has 4 * quads steps,
-    which Triton then knows to be a multiple."""
-    column = tl.arange(0, block)
+def _columns(column, quads, streams, block: tl.constexpr, steps: tl.constexpr):
+    """Columns of a block, `steps` of each of some streams: the first stream and the first step,
+    how much further each column's are, and whether there is such a column. A stream has 4 * quads
+    steps, which Triton then knows to be a multiple."""
     first = tl.program_id(0) * steps
+    owner = tl.program_id(2) * (block // steps)
     if block == steps:
-        stream = tl.program_id(2)
-        step = first + column
-        there = step < 4 * quads
+        further, step = 0, column
+        there = first + step < 4 * quads
     else:
-        stream = tl.program_id(2) * (block // steps) + column // steps
-        step = first + column % steps
-        there = (step < 4 * quads) & (stream < streams)
-        stream = tl.minimum(stream, streams - 1)
-    return stream, step, there
+        further, step = column // steps, column % steps
+        there = (first + step < 4 * quads) & (owner + further < streams)
+        further = tl.minimum(further, streams - 1 - owner)
+    return owner, first, further, step, there
 
 
 @triton.jit
@@ -143,37 +152,39 @@ def _within(stream, step, start_pointer, end_pointer, rate, lag):
 
 @triton.jit
 def _around(
-    x_pointer,
     table_pointer,
-    base,
+    places,
     c,
     there,
     channels,
-    row,
     dilation,
     snaked: tl.constexpr,
     taps: tl.constexpr,
 ):
-    """The depthwise convolution of channels c, [c, columns], and the snakes around it."""
+    """The depthwise convolution of channels c, whose first inputs are at `places` [c, n, 32], where
+    columns are `there` [1, n, 32], and the snakes around it -> [c, columns].
+
+    In three dimensions, since Triton then gives a thread several columns of few channels: it reads
+    little of the table.
+    """
     inside = c < channels
     table = table_pointer + c
-    turns = tl.load(table, mask=inside, other=0.0)[:, None]
-    inverse = tl.load(table + channels, mask=inside, other=0.0)[:, None]
-    bias = tl.load(table + (4 + taps) * channels, mask=inside, other=0.0)[:, None]
-    places = x_pointer + c[:, None].to(tl.int64) * row + base[None, :]
-    known = inside[:, None] & there[None, :]
-    total = tl.zeros((c.shape[0], base.shape[0]), tl.float32) + bias
-    for tap in tl.range(taps, loop_unroll_factor=1):
+    turns = tl.load(table, mask=inside, other=0.0)[:, None, None]
+    inverse = tl.load(table + channels, mask=inside, other=0.0)[:, None, None]
+    bias = tl.load(table + (4 + taps) * channels, mask=inside, other=0.0)[:, None, None]
+    known = inside[:, None, None] & there
+    total = tl.zeros(known.shape, tl.float32) + bias
+    for tap in tl.range(taps, loop_unroll_factor=1):  # or all are asked for at once, and spilt
         x = tl.load(places + tap * dilation, mask=known, other=0.0)
         if snaked:
             x = snake(x, turns, inverse)
         weight = tl.load(table + (4 + tap) * channels, mask=inside, other=0.0)
-        total += weight[:, None] * x
+        total += weight[:, None, None] * x
     if snaked:
-        turns = tl.load(table + 2 * channels, mask=inside, other=0.0)[:, None]
-        inverse = tl.load(table + 3 * channels, mask=inside, other=0.0)[:, None]
+        turns = tl.load(table + 2 * channels, mask=inside, other=0.0)[:, None, None]
+        inverse = tl.load(table + 3 * channels, mask=inside, other=0.0)[:, None, None]
         total = snake(total, turns, inverse)
-    return total
+    return tl.reshape(total, (c.shape[0], total.shape[1] * total.shape[2]))
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -211,49 +222,50 @@ def _mix(
     """One block of outputs of one block of columns. `offset` is where in its row a window begins,
     `skip` where the inputs of the same positions do."""
     turn(early)
-    owner, step, there = _columns(quads, streams, block_columns, block_steps)
+    owner, start, further, step, there = _columns(
+        tl.arange(0, block_columns), quads, streams, block_columns, block_steps
+    )
     n = tl.program_id(1) * block_outputs + tl.arange(0, block_outputs)
-    base = owner.to(tl.int64) * inputs * in_row + step
+    x_pointer += owner.to(tl.int64) * inputs * in_row + start
+    column = (further * inputs * in_row + step)[None, :]
+    channel = tl.arange(0, block_inputs)
+    if kind == 2:
+        places = x_pointer + offset + channel[:, None].to(tl.int64) * in_row + column
+        there_own = there[None, :]
+    else:
+        lines = tl.arange(0, block_columns // 32)[None, :, None] * 32 + tl.arange(0, 32)
+        _, _, far, near, there_own = _columns(lines, quads, streams, block_columns, block_steps)
+        places = x_pointer + offset + channel[:, None, None].to(tl.int64) * in_row
+        places += far * inputs * in_row + near
     large = tl.zeros((block_outputs, block_columns), tl.float32)
     small = tl.zeros((block_outputs, block_columns), tl.float32)
     for first in range(0, inputs, block_inputs):
-        c = first + tl.arange(0, block_inputs)
+        c = first + channel
+        own = places + tl.cast(first, tl.int64) * in_row
         if kind == 2:
-            known = (c[:, None] < inputs) & there[None, :]
-            places = x_pointer + c[:, None].to(tl.int64) * in_row + (base + offset)[None, :]
-            x = tl.load(places, mask=known, other=0.0)
+            x = tl.load(own, mask=(c[:, None] < inputs) & there_own, other=0.0)
         else:
-            x = _around(
-                x_pointer,
-                table_pointer,
-                base + offset,
-                c,
-                there,
-                inputs,
-                in_row,
-                dilation,
-                kind == 1,
-                taps,
-            )
+            x = _around(table_pointer, own, c, there_own, inputs, dilation, kind == 1, taps)
         large, small = dot(weight_pointer, n, c, outputs, inputs, outputs, x, large, small)
     total = large + small * (2.0**-11)
     known = (n[:, None] < outputs) & there[None, :]
     if kind != 2:
         total += tl.load(bias_pointer + n, mask=n < outputs, other=0.0)[:, None]
     if kind == 2:
-        noise = noise_pointer + owner.to(tl.int64) * (4 * quads) + step
+        noise = noise_pointer + (owner + further).to(tl.int64) * (4 * quads) + start + step
         total *= tl.load(noise, mask=there, other=0.0)[None, :]
     if kind != 0:
-        places = x_pointer + n[:, None].to(tl.int64) * in_row + (base + skip)[None, :]
+        places = x_pointer + skip + n[:, None].to(tl.int64) * in_row + column
         total += tl.load(places, mask=known, other=0.0)
-    inside = _within(owner, step, start_pointer, end_pointer, rate, lag)
+    inside = _within(owner + further, start + step, start_pointer, end_pointer, rate, lag)
     total = tl.where(inside[None, :], total, 0.0)
     if snaked:
         turns = tl.load(after_pointer + n, mask=n < outputs, other=0.0)
         inverse = tl.load(after_pointer + outputs + n, mask=n < outputs, other=0.0)
         total = snake(total, turns[:, None], inverse[:, None])
-    base = owner.to(tl.int64) * outputs * out_row + out_lead + step
-    tl.store(out_pointer + n[:, None].to(tl.int64) * out_row + base[None, :], total, mask=known)
+    out_pointer += owner.to(tl.int64) * outputs * out_row + out_lead + start
+    column = (further * outputs * out_row + step)[None, :]
+    tl.store(out_pointer + n[:, None].to(tl.int64) * out_row + column, total, mask=known)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -283,18 +295,25 @@ def _upsample(
 ):
     """One block of outputs, `stride` to a channel, of one block of columns."""
     turn(early)
-    owner, step, there = _columns(quads, streams, block_columns, block_steps)
+    owner, start, further, step, there = _columns(
+        tl.arange(0, block_columns), quads, streams, block_columns, block_steps
+    )
     rows = outputs * stride
     m = tl.program_id(1) * block_outputs + tl.arange(0, block_outputs)
-    base = owner.to(tl.int64) * inputs * in_row + in_lead + step
+    x_pointer += owner.to(tl.int64) * inputs * in_row + in_lead + start
+    channel = tl.arange(0, block_inputs)
+    places = (
+        x_pointer
+        + channel[:, None].to(tl.int64) * in_row
+        + (further * inputs * in_row + step)[None, :]
+    )
     large = tl.zeros((block_outputs, block_columns), tl.float32)
     small = tl.zeros((block_outputs, block_columns), tl.float32)
     for first in range(0, inputs, block_inputs):
-        c = first + tl.arange(0, block_inputs)
-        places = x_pointer + c[:, None].to(tl.int64) * in_row + base[None, :]
+        c = first + channel
         known = (c[:, None] < inputs) & there[None, :]
         for before in tl.static_range(2):
-            x = tl.load(places - before, mask=known, other=0.0)
+            x = tl.load(places + tl.cast(first, tl.int64) * in_row - before, mask=known, other=0.0)
             own = m + before * rows
             limit = rows * (1 + before)
             large, small = dot(weight_pointer, own, c, limit, inputs, 2 * rows, x, large, small)
@@ -306,12 +325,15 @@ def _upsample(
     total = tl.reshape(tl.permute(total, (0, 2, 1)), (channels, length))
     n = tl.program_id(1) * channels + tl.arange(0, channels)
     total += tl.load(bias_pointer + n, mask=n < outputs, other=0.0)[:, None]
-    owner, step, there = _columns(quads * stride, streams, length, block_steps * stride)
-    inside = _within(owner, step, start_pointer, end_pointer, rate, lag)
+    owner, start, further, step, there = _columns(
+        tl.arange(0, length), quads * stride, streams, length, block_steps * stride
+    )
+    inside = _within(owner + further, start + step, start_pointer, end_pointer, rate, lag)
     total = tl.where(inside[None, :], total, 0.0)
-    base = owner.to(tl.int64) * outputs * out_row + out_lead + step
+    out_pointer += owner.to(tl.int64) * outputs * out_row + out_lead + start
+    column = (further * outputs * out_row + step)[None, :]
     known = (n[:, None] < outputs) & there[None, :]
-    tl.store(out_pointer + n[:, None].to(tl.int64) * out_row + base[None, :], total, mask=known)
+    tl.store(out_pointer + n[:, None].to(tl.int64) * out_row + column, total, mask=known)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -327,23 +349,25 @@ def _last(
     offset,
     taps: tl.constexpr,
     block_columns: tl.constexpr,
-    block_steps: tl.constexpr,
     block_inputs: tl.constexpr,
     early: tl.constexpr,
 ):
     """A convolution to one channel, of one block of columns."""
     turn(early)
-    owner, step, there = _columns(quads, streams, block_columns, block_steps)
-    base = owner.to(tl.int64) * inputs * in_row + offset + step
+    owner, start, _, step, there = _columns(
+        tl.arange(0, block_columns), quads, streams, block_columns, block_columns
+    )
+    places = x_pointer + owner.to(tl.int64) * inputs * in_row + offset + start
+    places += tl.arange(0, block_inputs)[:, None].to(tl.int64) * in_row + step[None, :]
     total = tl.zeros((block_inputs, block_columns), tl.float32)
     for first in range(0, inputs, block_inputs):
         c = first + tl.arange(0, block_inputs)
-        places = x_pointer + c[:, None].to(tl.int64) * in_row + base[None, :]
         known = (c[:, None] < inputs) & there[None, :]
+        own = places + tl.cast(first, tl.int64) * in_row
         for tap in tl.static_range(taps):
             weight = tl.load(weight_pointer + c * taps + tap, mask=c < inputs, other=0.0)
-            total += weight[:, None] * tl.load(places + tap, mask=known, other=0.0)
-    out = owner.to(tl.int64) * (4 * quads) + step
+            total += weight[:, None] * tl.load(own + tap, mask=known, other=0.0)
+    out = owner.to(tl.int64) * (4 * quads) + start + step
     tl.store(out_pointer + out, tl.sum(total, 0) + tl.load(bias_pointer), mask=there)
 
 
@@ -582,7 +606,6 @@ def last(weight: Tensor, bias: Tensor, window: Window, columns: int = 128) -> Te
             window.lead - (TAPS - 1),
             taps=TAPS,
             block_columns=columns,
-            block_steps=columns,
             block_inputs=16,
             **starting_early(window.whole.device),
         )
