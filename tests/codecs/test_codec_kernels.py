@@ -17,7 +17,7 @@ from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Memory, Snake
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("kernels need a GPU, or triton and TRITON_INTERPRET=1", allow_module_level=True)
-conv = pytest.importorskip("quaver.nn.kernels.conv", reason="triton is not installed")
+layers = pytest.importorskip("quaver.nn.kernels.layers", reason="triton is not installed")
 from quaver.codecs import fused  # noqa: E402 - needs triton
 
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
@@ -60,7 +60,7 @@ def inputs(*shape, seed=1):
 
 
 def window_of(x, room):
-    window = conv.Window.empty(*x.shape, room, x.to(DEVICE))
+    window = layers.Window.empty(*x.shape, room, x.to(DEVICE))
     window.x.copy_(x)
     return window
 
@@ -85,9 +85,9 @@ def test_a_residual_unit_is_its_twin(dilation, channels, steps):
     plain.memory.of(wanted, x.double(), 6 * dilation).copy_(kept)
     wanted = (wanted(x.double(), plain), plain.memory.of(wanted, x.double(), 6 * dilation))
     window = window_of(x, 6 * dilation)
-    conv.recall(window, ours.memory.of(unit, x, 6 * dilation), ours)
+    layers.recall(window, ours.memory.of(unit, x, 6 * dilation), ours)
     ours.lag += layer.padding
-    found = conv.mix(layer, window, ours, 5)
+    found = layers.mix(layer, window, ours, 5)
     assert plain.lag == ours.lag
     assert_close(found.x, wanted[0])
     assert_close(ours.memory.of(unit, x, 6 * dilation), wanted[1])

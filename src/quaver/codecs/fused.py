@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 from torch import Tensor, nn
 
 from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Snake
-from quaver.nn.kernels.conv import (
+from quaver.nn.kernels.halves import halves
+from quaver.nn.kernels.layers import (
     FIRST,
     NOISE,
     TAPS,
@@ -24,7 +25,6 @@ from quaver.nn.kernels.conv import (
     table_of,
     upsample,
 )
-from quaver.nn.kernels.halves import halves
 
 if TYPE_CHECKING:
     from quaver.codecs.snac import Decoder, DecoderBlock, NoiseBlock, ResidualUnit
@@ -74,7 +74,8 @@ class _Block:
         self._units = [(unit, _unit(unit, after if unit is last_unit else None)) for unit in units]
 
     def __call__(self, x: Window, chunk: Chunk, seeds: Tensor | None, room: int) -> Window:
-        """x after the block's own snake -> its outputs, with room for what their layer remembers."""
+        """x after the block's own snake -> what comes out, after the next one, with room for what
+        that layer remembers."""
         _remember(self._up_layer, x, chunk, 1)
         stride = self._up.stride
         chunk.rate, chunk.lag = chunk.rate * stride, chunk.lag * stride + stride // 2

@@ -21,7 +21,7 @@ def halves(weight: Tensor) -> Tensor:
 
 
 @triton.jit
-def dot(pointer, n, k, rows, inputs, all_rows, x, large, small):
+def dot(pointer, n, k, rows, inputs, all_rows, x, large, small) -> tuple[tl.tensor, tl.tensor]:
     """Rows n, all below `rows`, and inputs k of halves [2, all_rows, inputs] times x [k, columns],
     added to sums of which the second stands for 2^-11 times as much."""
     inside = (n[:, None] < rows) & (k[None, :] < inputs)

@@ -9,7 +9,7 @@ from quaver.nn.kernels.snake import sine_squared
 
 
 @triton.jit
-def mixed(x):
+def mixed(x) -> tl.tensor:
     """MurmurHash3's finaliser on uint32."""
     x = (x ^ (x >> 16)) * 0x85EBCA6B
     x = (x ^ (x >> 13)) * 0xC2B2AE35
@@ -17,14 +17,14 @@ def mixed(x):
 
 
 @triton.jit
-def uniform(key, position):
+def uniform(key, position) -> tl.tensor:
     """float32 in (0, 1) of uint32 keys at uint32 positions."""
     bits = mixed(key + position * 0x9E3779B9)
     return ((bits >> 9).to(tl.float32) + 0.5) * (2.0**-23)
 
 
 @triton.jit
-def normal(seed, stream, position):
+def normal(seed, stream, position) -> tl.tensor:
     """Standard normal float32 of int64 seeds, in one stream of numbers, at int64 positions."""
     low, high = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
     key = mixed(mixed(low ^ mixed(high ^ 0x9E3779B9)) ^ stream.to(tl.uint32))

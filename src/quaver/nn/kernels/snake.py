@@ -10,7 +10,7 @@ WHOLE = tl.constexpr(1.5 * 2**23)
 
 
 @triton.jit
-def sine_squared(x):
+def sine_squared(x) -> tl.tensor:
     """sin(pi x)^2 within 2.1e-7 of float32's x: the wave is the same in each whole turn, and a
     polynomial of the squared rest, by Chebyshev interpolation (2.1e-8 before it is rounded).
 
@@ -27,6 +27,6 @@ def sine_squared(x):
 
 
 @triton.jit
-def snake(x, turns, inverse):
+def snake(x, turns, inverse) -> tl.tensor:
     """turns: a / pi; inverse: 1 / a."""
     return x + sine_squared(x * turns) * inverse
