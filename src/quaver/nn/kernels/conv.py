@@ -10,9 +10,11 @@ from quaver.nn.kernels.launch import turn
 from quaver.nn.kernels.random import normal
 from quaver.nn.kernels.snake import snake
 
-# what no kernel is compiled anew for: numbers, and pointers that may be to rows of one tensor
-VARYING = ["quads", "steps", "streams", "rate", "lag", "stream", "dilation", "offset", "skip"]
-VARYING += ["kept"]
+# What no kernel is compiled anew for: numbers that vary by batch or by layer, and pointers that may
+# be to rows of one tensor.
+OF_BATCHES = ["quads", "steps", "streams", "kept"]
+OF_LAYERS = ["rate", "lag", "stream", "dilation", "offset", "skip"]
+VARYING = OF_BATCHES + OF_LAYERS
 UNALIGNED = ["rows_pointer", "start_pointer", "end_pointer", "seed_pointer"]
 
 
