@@ -129,7 +129,8 @@ def test_noise_is_its_twins(channels, steps):
     number, layer = fused._noise(block)
     noise = layers.draw(window, chunk, seeds, number)
     assert noise.std() > 0.8
-    assert_close(layers.mix(layer, window, chunk, 6, noise).x, wanted)
+    # the twin's noise is in fp32 as well
+    assert_close(layers.mix(layer, window, chunk, 6, noise).x, wanted, 2 * CLOSE)
 
 
 @pytest.mark.parametrize("steps", [4, 12, 76])

@@ -13,7 +13,7 @@ from quaver.nn.kernels.snake import snake
 # What no kernel is compiled anew for: numbers that vary by batch or by layer, and pointers that may
 # be to rows of one tensor.
 OF_BATCHES = ["quads", "steps", "streams", "kept"]
-OF_LAYERS = ["rate", "lag", "stream", "dilation", "offset", "skip"]
+OF_LAYERS = ["rate", "lag", "stream", "dilation", "followed", "offset", "skip"]
 VARYING = OF_BATCHES + OF_LAYERS
 UNALIGNED = ["rows_pointer", "start_pointer", "end_pointer", "seed_pointer"]
 
@@ -102,10 +102,10 @@ def mix(
     rate,
     lag,
     dilation,
+    followed,
     offset,
     skip,
     kind: tl.constexpr,
-    snaked: tl.constexpr,
     taps: tl.constexpr,
     block_outputs: tl.constexpr,
     block_columns: tl.constexpr,
@@ -114,7 +114,7 @@ def mix(
     early: tl.constexpr,
 ) -> None:
     """One block of outputs of one block of columns. `offset` is where in its row a window begins,
-    `skip` where the inputs of the same positions do."""
+    `skip` where the inputs of the same positions do, `followed` whether a snake follows."""
     turn(early)
     owner, start, further, step, there = _columns(
         tl.arange(0, block_columns), quads, streams, block_columns, block_steps
@@ -153,7 +153,7 @@ def mix(
         total += tl.load(places, mask=known, other=0.0)
     inside = _within(owner + further, start + step, start_pointer, end_pointer, rate, lag)
     total = tl.where(inside[None, :], total, 0.0)
-    if snaked:
+    if kind != 2 and followed != 0:
         turns = tl.load(after_pointer + n, mask=n < outputs, other=0.0)
         inverse = tl.load(after_pointer + outputs + n, mask=n < outputs, other=0.0)
         total = snake(total, turns[:, None], inverse[:, None])

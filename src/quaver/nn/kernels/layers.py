@@ -68,9 +68,7 @@ class Mix:
     kind: int
     weight: Tensor  # halves [2, outputs, inputs]
     bias: Tensor | None = None  # [outputs]
-    table: Tensor | None = (
-        None  # [4 + TAPS + 1, inputs]: snakes, taps and bias of the depthwise convolution
-    )
+    table: Tensor | None = None  # [4 + TAPS + 1, inputs] as from `table_of`
     dilation: int = 1
     after: Tensor | None = None  # [2, outputs]: a / pi and 1 / a of a snake that follows
 
@@ -103,7 +101,8 @@ def snake_rows(alpha: Tensor) -> Tensor:
 
 
 def table_of(wide: Tensor, bias: Tensor, first: Tensor | None, second: Tensor | None) -> Tensor:
-    """A depthwise convolution [channels, 1, TAPS] and the snakes around it, by their a."""
+    """A depthwise convolution [channels, 1, TAPS] and the snakes around it, by their a: rows
+    of a / pi and 1 / a of the first and of the second, taps, bias."""
     none = torch.zeros(2, len(bias), device=bias.device)
     snakes = [none if alpha is None else snake_rows(alpha) for alpha in (first, second)]
     return torch.cat((*snakes, wide[:, 0].t(), bias[None])).contiguous()
@@ -115,7 +114,7 @@ def mix_shape(kind: int, outputs: int, columns: int) -> Shape:
     column are in few programs, since each computes anew what stands before the product."""
     block = min(max(16, triton.next_power_of_2(outputs)), 256)
     ahead = kind == NOISE  # a convolution's loads ahead would fill shared memory
-    if columns * block < FEW:
+    if columns * outputs < FEW:
         return Shape(min(block, 64), 32, 32, warps=4, stages=3 if ahead else 1)
     if block == 256:
         return Shape(block, 64, 32, warps=16, stages=2 if ahead else 1)
@@ -210,7 +209,7 @@ def mix(
             layer.weight,
             layer.bias,
             layer.table,
-            layer.after,
+            layer.bias if layer.after is None else layer.after,
             out.whole,
             chunk.start,
             chunk.end,
@@ -225,10 +224,10 @@ def mix(
             chunk.rate,
             chunk.lag,
             layer.dilation,
+            int(layer.after is not None),
             window.lead - 2 * layer.padding,
             window.lead - layer.padding,
             kind=layer.kind,
-            snaked=layer.after is not None,
             taps=TAPS,
             block_outputs=shape.outputs,
             block_columns=shape.columns,
