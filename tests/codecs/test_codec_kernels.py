@@ -183,15 +183,15 @@ def test_products_are_as_exact_as_fp32s(size):
     assert (found.double() - wanted).norm() < 3 * (plain - wanted).norm()
 
 
-def test_waves_are_as_exact_as_fp32s():
+@pytest.mark.parametrize("size", [1e-2, 1.0, 1e2])
+def test_waves_are_as_exact_as_fp32s(size):
     unit = spread(ResidualUnit(32, 1))
     for block in unit.block[1::2]:  # snakes alone, one after another
         block.weight.zero_()
         block.bias.zero_()
     unit.block[1].weight[:, 0, 3] = 1
     unit.block[3].weight[range(32), range(32), 0] = 1
-    x = randn(1, 32, 256) * torch.logspace(-3, 2, 256)
-    twins = Twins(unit, 6, x, rate=256)
+    twins = Twins(unit, 6, size * randn(1, 32, 256), rate=256)
     twins.before.start += 1
     twins.chunk.start += 1
     twins.chunk.lag += 3

@@ -40,6 +40,8 @@ class Window:
     @classmethod
     def empty(cls, streams: int, channels: int, steps: int, room: int, like: Tensor) -> Window:
         """Room for at least so many remembered inputs."""
+        if steps % STEP:
+            raise ValueError(f"a chunk has {steps} steps; kernels take multiples of {STEP}")
         lead = triton.cdiv(room, ALIGNED) * ALIGNED
         row = triton.cdiv(lead + steps, ALIGNED) * ALIGNED
         whole = torch.empty(streams, channels, row, dtype=torch.float32, device=like.device)
