@@ -12,7 +12,7 @@ import torch
 
 from quaver.codecs.snac import NoiseBlock, ResidualUnit, Snac, SnacConfig
 from quaver.core.protocols import Part
-from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Memory, Snake
+from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Memory, Snake, true_fp32
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
@@ -212,7 +212,7 @@ def codecs():
 
 def one_shot(codec, frames, seed):
     chosen = None if seed is None else torch.tensor([seed], device=DEVICE)
-    with torch.inference_mode():
+    with torch.inference_mode(), true_fp32():
         return codec.decode_batch(frames[None].to(DEVICE), chosen)[0].cpu().numpy()
 
 
