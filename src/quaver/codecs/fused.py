@@ -1,14 +1,16 @@
-"""SNAC's decoder as streams, each layer a launch or two of Triton's kernels. `snac.Decoder` says
-what it computes, and what it remembers of a stream is the same."""
+"""SNAC's decoder as streams, each layer a launch or two of Triton's kernels. `snac` says what it
+computes, and what it remembers of a stream is the same."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+import torch
 from torch import Tensor, nn
 
 from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Snake
 from quaver.nn.kernels.halves import halves
+from quaver.nn.kernels.latents import Books, latents
 from quaver.nn.kernels.layers import (
     FIRST,
     NOISE,
@@ -27,14 +29,15 @@ from quaver.nn.kernels.layers import (
 )
 
 if TYPE_CHECKING:
-    from quaver.codecs.snac import Decoder, DecoderBlock, NoiseBlock, ResidualUnit
+    from quaver.codecs.snac import DecoderBlock, NoiseBlock, ResidualUnit, Snac
 
 
 class FusedDecoder:
     """A decoder's weights, laid out for the kernels: as they were when this was made."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        wide, narrow, *blocks, snake, last_layer = decoder.model
+    def __init__(self, codec: Snac) -> None:
+        wide, narrow, *blocks, snake, last_layer = codec.decoder.model
+        self._books = _books(codec)
         snakes = [*(cast("DecoderBlock", block).block[0] for block in blocks), snake]
         first, *after = [snake_rows(cast("Snake", one).alpha) for one in snakes]
         self._wide, self._last = cast("Conv1d", wide), cast("Conv1d", last_layer)
@@ -44,12 +47,10 @@ class FusedDecoder:
             for block, following in zip(blocks, after, strict=True)
         ]
 
-    def __call__(self, z: Tensor, chunk: Chunk, seeds: Tensor | None) -> Tensor:
-        """z [n, latent, t], zero outside of the streams; rows, start and end of the chunk and seeds
-        [n], each contiguous -> samples [n, 1, t * product of rates]."""
-        streams, latent, steps = z.shape
-        x = Window.empty(streams, latent, steps, 2 * self._first.padding, z)
-        x.x.copy_(z)
+    def __call__(self, frames: Tensor, chunk: Chunk, seeds: Tensor | None) -> Tensor:
+        """Frames [n, f, codes]; rows, start and end of the chunk and seeds [n], each contiguous ->
+        samples [n, 1, f * samples of a frame]."""
+        x = latents(self._books, frames, chunk, 2 * self._first.padding)
         _remember(self._wide, x, chunk, 2 * self._first.padding)
         chunk.lag += self._first.padding
         x = mix(self._first, x, chunk, 1)
@@ -94,6 +95,21 @@ class _Block:
 def _remember(layer: nn.Module, x: Window, chunk: Chunk, count: int) -> None:
     """As `Chunk.window`, in place."""
     recall(x, chunk.memory.of(layer, x.x, count), chunk)
+
+
+def _books(codec: Snac) -> Books:
+    books = codec.quantizer.books
+    weights = [book.out_proj.weight[..., 0] for book in books]
+    biases = [cast("Tensor", book.out_proj.bias) for book in books]
+    positions = torch.arange(codec.codes_per_frame, device=codec.device)[None]
+    of_books = zip(codec.layout.to_codebooks(positions), codec.config.vq_strides, strict=True)
+    places = [own.repeat_interleave(stride) for own, stride in of_books]
+    return Books(
+        torch.stack([book.codebook.weight for book in books]),
+        torch.stack(weights),
+        torch.stack(biases).sum(0),
+        torch.stack(places),
+    )
 
 
 def _first(wide: Conv1d, narrow: Conv1d, after: Tensor) -> Mix:

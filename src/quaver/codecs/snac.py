@@ -300,7 +300,7 @@ class Snac(nn.Module):
         # only builds of torch for GPUs bring Triton
         from quaver.codecs.fused import FusedDecoder
 
-        self._fused = FusedDecoder(self.decoder) if self.decoder.has_kernels else None
+        self._fused = FusedDecoder(self) if self.decoder.has_kernels else None
 
     @property
     def sample_rate(self) -> int:
@@ -335,6 +335,7 @@ class Snac(nn.Module):
         """Samples [t] at `sample_rate` -> frames [f, codes_per_frame]."""
         if samples.ndim != 1 or not len(samples):
             raise InputError(f"audio has shape {samples.shape}; mono samples [n] are needed")
+        self.encoder.to(self.device)
         with true_fp32():
             return self.encode_batch(torch.from_numpy(samples)[None].to(self.device))[0]
 
@@ -350,8 +351,10 @@ class Snac(nn.Module):
     def decode_chunk(self, frames: Tensor, chunk: Chunk, seeds: Tensor | None) -> Tensor:
         """Frames [n, f, codes_per_frame] of n streams -> samples [n, f * samples_per_frame], those
         that lie `lag` behind; the frames behind a stream's end may be any."""
+        if self._fused is not None:
+            return self._fused(frames, chunk, seeds)[:, 0]
         latents = chunk.clean(self.quantizer.decode(self.layout.to_codebooks(frames)))
-        out: Tensor = (self._fused or self.decoder)(latents, chunk, seeds)
+        out: Tensor = self.decoder(latents, chunk, seeds)
         return out[:, 0]
 
     def streams(self, slots: int = 1, graphs: bool = False) -> SnacStreams:

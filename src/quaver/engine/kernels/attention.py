@@ -17,12 +17,10 @@ from torch import Tensor
 from quaver.engine.keeping import KeptLayer
 from quaver.nn.kernels.launch import on, starting_early, tickets, turn
 
-# Positions of one turn of a program's loop, and its warps: the fastest that were tried for a few
-# streams and for many.
-FEW, MANY = (128, 8), (64, 4)
+POSITIONS = 128  # of one turn of a program's loop
+WARPS = 8
 PROGRAMS = 2  # a multiprocessor, about
 MOST_SPLITS = 32  # of a stream's positions
-MANY_PAIRS = 128  # of a stream and a head of its keys
 LEAST_ROWS = 16  # of a product on tensor cores
 LOG2_E = 1.4426950408889634
 
@@ -264,8 +262,7 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
     kv_heads, max_length = kept.keys.shape[1:3]
     heads = all_heads - 2 * kv_heads
     group = heads // kv_heads
-    positions, warps = FEW if n * kv_heads < MANY_PAIRS else MANY
-    blocks = triton.cdiv(limit, positions)
+    blocks = triton.cdiv(limit, POSITIONS)
     turns = triton.cdiv(blocks, _splits(n * kv_heads, blocks, qkv.device))
     splits = triton.cdiv(blocks, turns)
     parts = qkv.new_empty((n * kv_heads, splits, group, d), dtype=torch.float32)
@@ -303,9 +300,9 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
             # Triton's interpreter has no products of bf16
             dtype=half if qkv.is_cuda else tl.float32,
             block_rows=max(LEAST_ROWS, triton.next_power_of_2(group)),
-            block=positions,
+            block=POSITIONS,
             joined=triton.next_power_of_2(group) * d,
-            num_warps=warps,
+            num_warps=WARPS,
             **starting_early(qkv.device),
         )
     return out

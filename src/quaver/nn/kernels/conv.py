@@ -36,7 +36,7 @@ def _columns(column, quads, streams, block: tl.constexpr, steps: tl.constexpr):
 
 
 @triton.jit
-def _within(stream, step, start_pointer, end_pointer, rate, lag):
+def within(stream, step, start_pointer, end_pointer, rate, lag) -> tl.tensor:
     """Whether columns lie in their streams, as in `Chunk.clean`."""
     before = tl.load(start_pointer + stream) * rate - lag
     after = tl.load(end_pointer + stream) * rate - before
@@ -151,7 +151,7 @@ def mix(
     if kind != 0:
         places = x_pointer + skip + n[:, None].to(tl.int64) * in_row + column
         total += tl.load(places, mask=known, other=0.0)
-    inside = _within(owner + further, start + step, start_pointer, end_pointer, rate, lag)
+    inside = within(owner + further, start + step, start_pointer, end_pointer, rate, lag)
     total = tl.where(inside[None, :], total, 0.0)
     if kind != 2 and followed != 0:
         turns = tl.load(after_pointer + n, mask=n < outputs, other=0.0)
@@ -222,7 +222,7 @@ def upsample(
     owner, start, further, step, there = _columns(
         tl.arange(0, length), quads * stride, streams, length, block_steps * stride
     )
-    inside = _within(owner + further, start + step, start_pointer, end_pointer, rate, lag)
+    inside = within(owner + further, start + step, start_pointer, end_pointer, rate, lag)
     total = tl.where(inside[None, :], total, 0.0)
     out_pointer += owner.to(tl.int64) * outputs * out_row + out_lead + start
     column = (further * outputs * out_row + step)[None, :]

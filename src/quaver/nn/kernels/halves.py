@@ -27,7 +27,7 @@ def dot(pointer, n, k, rows, inputs, all_rows, x, large, small) -> tuple[tl.tens
     inside = (n[:, None] < rows) & (k[None, :] < inputs)
     places = pointer + n[:, None].to(tl.int64) * inputs + k[None, :]
     weight = tl.load(places, mask=inside, other=0.0)
-    fine = tl.load(places + all_rows.to(tl.int64) * inputs, mask=inside, other=0.0)
+    fine = tl.load(places + tl.cast(all_rows, tl.int64) * inputs, mask=inside, other=0.0)
     coarse = x.to(tl.float16)
     rest = ((x - coarse.to(tl.float32)) * 2048.0).to(tl.float16)
     large = tl.dot(weight, coarse, large)
