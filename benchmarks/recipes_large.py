@@ -27,7 +27,7 @@ from quaver.bench.streams import run_streams
 from quaver.loading.seeded import write_seeded
 from quaver.synthesizer import SpeechSynthesizer
 
-SECONDS = 6.0  # of sound, at most
+SECONDS = 4.0  # of sound, at most
 REPEATS = 3
 
 
