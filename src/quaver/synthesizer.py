@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ class SpeechOptions:
     low_latency: bool
     codec_noise: bool
     max_frames: int | None
+    rank: Callable[[StreamStats], float] | None
 
 
 class SpeechStream:
@@ -53,15 +54,42 @@ class SpeechStream:
     Close it, or leave its `with` block, to stop early: what it held is free at once.
     """
 
-    def __init__(self, chunks: Generator[AudioChunk], stats: StreamStats) -> None:
-        self._chunks = chunks
+    def __init__(
+        self,
+        chunks: Generator[AudioChunk | None],
+        stats: StreamStats,
+        advance: Callable[[], None],
+    ) -> None:
+        """`chunks` gives None where nothing is ready until `advance` was called."""
+        self._chunks, self._advance = chunks, advance
         self.stats = stats
+        self.ended = False  # nothing more will come
 
     def __iter__(self) -> Iterator[AudioChunk]:
         return self
 
     def __next__(self) -> AudioChunk:
-        return next(self._chunks)
+        started, before = time.monotonic(), self.stats.busy_seconds
+        while (chunk := self.poll()) is None and not self.ended:
+            self._advance()
+        self.stats.busy_seconds = before + time.monotonic() - started
+        if chunk is None:
+            raise StopIteration
+        if self.stats.ttfa_seconds is None and first_audible(chunk.samples) is not None:
+            self.stats.ttfa_seconds = self.stats.busy_seconds
+        return chunk
+
+    def poll(self) -> AudioChunk | None:
+        """The next chunk if there is one, at once; None if there is none yet, or `ended`.
+
+        For one reader of many streams, who calls the synthesizer's `advance` in between. A segment
+        of the text that ends is followed by the next when it is polled. Time is not counted.
+        """
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            self.ended = True
+            return None
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +98,7 @@ class SpeechStream:
         self.close()
 
     def close(self) -> None:
+        self.ended = True
         self._chunks.close()
 
 
@@ -95,9 +124,20 @@ class SpeechSynthesizer:
         return {
             "family": self._family.name,
             "voices": list(self._family.voices),
+            "tags": list(self._family.tags),
+            "comfortable_chars": self._family.comfortable_chars,
             "sample_rate": self._codec.sample_rate,
+            "slots": self._engine.slots,
             **self._facts,
         }
+
+    def state(self) -> dict[str, int]:
+        """How many segments run, and how many wait for a slot."""
+        return {"running": self._engine.running, "waiting": self._engine.waiting}
+
+    def advance(self) -> None:
+        """Make a frame for every stream that runs. Who waits for a stream calls it by itself."""
+        self._voices.advance()
 
     def stream(
         self,
@@ -110,6 +150,7 @@ class SpeechSynthesizer:
         low_latency: bool = False,
         codec_noise: bool = True,
         max_seconds: float | None = None,
+        rank: Callable[[StreamStats], float] | None = None,
         **sampling: float | None,
     ) -> SpeechStream:
         """Speak `text`. Bad arguments raise InputError here, before anything is made.
@@ -122,6 +163,8 @@ class SpeechSynthesizer:
         low_latency: start one frame earlier, with a first 85 ms that are not final.
         codec_noise: run the codec's noise blocks, seeded; False leaves them out.
         max_seconds: cut each segment of the text off at so much sound.
+        rank: asked as each segment is queued; of those that wait for a slot the lowest goes first.
+            None is 0.
         sampling: fields of `SamplingParams` that replace the checkpoint's own.
         """
         started = time.monotonic()
@@ -142,6 +185,7 @@ class SpeechSynthesizer:
             low_latency=low_latency,
             codec_noise=codec_noise,
             max_frames=self._frames(max_seconds),
+            rank=rank,
         )
         stats = StreamStats(seed=options.seed)
         # every prompt is made first: text that cannot be read is refused before any sound
@@ -150,7 +194,7 @@ class SpeechSynthesizer:
         stats.busy_seconds = time.monotonic() - started
         chunks = self._speak(jobs, options, stats)
         next(chunks)  # it is queued, and from here on it gives back what it holds when it is closed
-        return SpeechStream(chunks, stats)
+        return SpeechStream(chunks, stats, self.advance)
 
     def generate(self, text: str, **options: Any) -> Audio:
         """The drained stream; arguments as for `stream`."""
@@ -161,23 +205,20 @@ class SpeechSynthesizer:
 
     def _speak(
         self, jobs: list[tuple[Job, float]], options: SpeechOptions, stats: StreamStats
-    ) -> Generator[AudioChunk]:
+    ) -> Generator[AudioChunk | None]:
         """First nothing, once the first segment is queued; then all chunks."""
         rate = self._codec.sample_rate
         # Here and below, closing a stream closes what it is made of at once: waiting for the
         # garbage collector would hold the engine's slot for as long as a traceback lives.
-        with closing(self._voice(jobs[0][0], options)) as first:
-            yield AudioChunk(np.zeros(0, np.float32), rate)
-            resumed = time.monotonic()
+        with closing(self._voice(jobs[0][0], options, stats)) as first:
+            yield None
             with closing(self._joined(jobs, first, options, stats)) as pieces:
                 for samples in pieces:
-                    stats.busy_seconds += time.monotonic() - resumed
+                    if samples is None:
+                        yield None
+                        continue
                     stats.audio_seconds += len(samples) / rate
-                    if stats.ttfa_seconds is None and first_audible(samples) is not None:
-                        stats.ttfa_seconds = stats.busy_seconds
                     yield AudioChunk(samples, rate)
-                    resumed = time.monotonic()
-            stats.busy_seconds += time.monotonic() - resumed
 
     def _joined(
         self,
@@ -185,25 +226,31 @@ class SpeechSynthesizer:
         first: Voice,
         options: SpeechOptions,
         stats: StreamStats,
-    ) -> Generator[NDArray[np.float32]]:
-        """Samples of all segments, without empty pieces."""
+    ) -> Generator[NDArray[np.float32] | None]:
+        """Samples of all segments, without empty pieces; None where nothing is ready."""
         joiner = SeamJoiner(self._codec.sample_rate)
         for number, (job, pause) in enumerate(jobs):
-            voice = first if number == 0 else self._voice(job, options)
+            voice = first if number == 0 else self._voice(job, options, stats)
             with closing(self._segment(voice, stats)) as pieces:
                 for samples in pieces:
-                    yield from _some(joiner.push(samples))
+                    if samples is None:
+                        yield None
+                    else:
+                        yield from _some(joiner.push(samples))
             yield from _some(joiner.end_segment(pause))
         yield from _some(joiner.finish())
 
-    def _segment(self, voice: Voice, stats: StreamStats) -> Generator[NDArray[np.float32]]:
+    def _segment(self, voice: Voice, stats: StreamStats) -> Generator[NDArray[np.float32] | None]:
         frames, guard = voice.frames, SilenceGuard(self._codec.sample_rate)
+        heard = False
         stats.segments += 1
         stats.prompt_tokens += len(frames.job.prompt.tokens)
         try:
             for samples in voice:
+                if samples is not None and not heard:
+                    heard, stats.queue_seconds = True, stats.queue_seconds + frames.waited
                 yield samples
-                if guard.push(samples):
+                if samples is not None and guard.push(samples):
                     self._engine.finish(frames, FinishReason.SILENCE)
         finally:
             voice.close()
@@ -213,9 +260,10 @@ class SpeechSynthesizer:
             stats.tokens += frames.made * self._codec.codes_per_frame
             stats.tokens += reason is FinishReason.STOP
 
-    def _voice(self, job: Job, options: SpeechOptions) -> Voice:
+    def _voice(self, job: Job, options: SpeechOptions, stats: StreamStats) -> Voice:
         seed = job.seed if options.codec_noise else None
-        return self._voices.speak(job, seed, options.low_latency)
+        rank = 0.0 if options.rank is None else options.rank(stats)
+        return self._voices.speak(job, seed, options.low_latency, rank)
 
     def _job(self, text: str, options: SpeechOptions, index: int) -> Job:
         prompt = self._family.prompt(text, options.voice, options.reference)

@@ -1,8 +1,8 @@
 """Frames to samples for all streams of an engine.
 
-Whoever reads a voice drives the engine until that voice has a group of frames, and then all groups
-that are full by then are decoded as one batch. Groups are small at first, so that sound starts
-early, and grow, since a codec works better on more.
+Whoever waits for a voice drives the engine; after each step all groups of frames that are full are
+decoded as one batch. Groups are small at first, so that sound starts early, and grow, since a codec
+works better on more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
 
 
 class Voice:
-    """The samples of one job, as they are made: iterate to get them. Close it when done."""
+    """The samples of one job, as they are made: iterate to get what is ready, or None where nothing
+    is until `Voices.advance` makes more. Close it when done."""
 
     def __init__(
         self, voices: Voices, frames: FrameStream, seed: int | None, low_latency: bool
@@ -39,25 +40,23 @@ class Voice:
         self._ended = False
         self._ready: deque[NDArray[np.float32]] = deque()
 
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        while (samples := self._voices.next(self)) is not None:
-            yield samples
+    def __iter__(self) -> Iterator[NDArray[np.float32] | None]:
+        while not self.ended:
+            yield self._ready.popleft() if self._ready else None
 
     def close(self) -> None:
         """Stop now; slot and place are free when this returns."""
         self._voices.close(self)
 
-    def pop(self) -> NDArray[np.float32] | None:
-        """What is ready, the first of it; `ended` tells whether more will come."""
-        return self._ready.popleft() if self._ready else None
-
     @property
     def ended(self) -> bool:
+        """Whether nothing is ready, nor will be."""
         return self._ended and not self._ready
 
     def release(self) -> None:
         """Give up slot and place; under the engine's lock."""
         self.frames.cancel()
+        self._ended = True
         if self._codec is not None:
             self._codec.close()
 
@@ -95,23 +94,14 @@ class Voices:
         self._codec = codec.streams(engine.slots, graphs)
         self._open: list[Voice] = []
 
-    def speak(self, job: Job, seed: int | None, low_latency: bool) -> Voice:
-        """Start a voice; `seed` draws the codec's noise, None turns it off."""
-        frames = self._engine.submit(job)
+    def speak(self, job: Job, seed: int | None, low_latency: bool, rank: float) -> Voice:
+        """Start a voice; `seed` draws the codec's noise, None turns it off; `rank` as in
+        `Engine.submit`."""
+        frames = self._engine.submit(job, rank)
         with self._engine.lock:
             voice = Voice(self, frames, seed, low_latency)
             self._open.append(voice)
         return voice
-
-    def next(self, voice: Voice) -> NDArray[np.float32] | None:
-        """The next samples of a voice, or None at its end."""
-        while True:
-            with self._engine.lock:
-                if (samples := voice.pop()) is not None:
-                    return samples
-                if voice.ended or voice not in self._open:
-                    return None
-                self._advance(voice)
 
     def close(self, voice: Voice) -> None:
         with self._engine.lock:
@@ -119,13 +109,11 @@ class Voices:
             if voice in self._open:
                 self._open.remove(voice)
 
-    def _advance(self, voice: Voice) -> None:
-        """Make frames until this voice has enough to decode; then decode what is enough."""
-        due = {each: part for each in self._open if (part := each.due(self._codec)) is not None}
-        if voice not in due:
+    def advance(self) -> None:
+        """Make a frame for every running voice, and decode what is enough."""
+        with self._engine.lock:
             self._engine.step()
-            return
-        for (each, part), samples in zip(
-            due.items(), self._codec.decode([*due.values()]), strict=True
-        ):
-            each.take(samples, part.last, self._frame)
+            due = [(each, part) for each in self._open if (part := each.due(self._codec))]
+            decoded = self._codec.decode([part for _, part in due]) if due else []
+            for (each, part), samples in zip(due, decoded, strict=True):
+                each.take(samples, part.last, self._frame)

@@ -20,6 +20,7 @@ from quaver.cli.models import models
 from quaver.cli.output import hang_up, warn
 from quaver.cli.quantize import quantize
 from quaver.cli.say import say
+from quaver.cli.serve import serve
 from quaver.core.errors import QuaverError
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.command()(say)
 app.command()(quantize)
 app.command()(compare)
 app.command()(bench)
+app.command()(serve)
 app.command()(models)
 app.command()(doctor)
 app.add_typer(train.app, name="train")

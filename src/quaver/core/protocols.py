@@ -192,6 +192,10 @@ class SpeechFamily(Protocol):
     def voices(self) -> Sequence[str]: ...
 
     @property
+    def tags(self) -> Sequence[str]:
+        """Sounds that it makes where the text has them in angle brackets."""
+
+    @property
     def comfortable_chars(self) -> int:
         """Longest text that the model reads well in one go."""
 

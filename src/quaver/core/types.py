@@ -83,6 +83,7 @@ class StreamStats:
     segments: int = 0
     audio_seconds: float = 0.0
     busy_seconds: float = 0.0  # of work; the reader's own time between chunks is not in it
+    queue_seconds: float = 0.0  # that its segments waited for a slot
     ttfa_seconds: float | None = None  # of work, to the chunk with the first audible sample
     finish_reasons: list[FinishReason] = field(default_factory=list)  # one a segment
 

@@ -11,6 +11,8 @@ looked at. A stream that turns out to have ended has then made one frame more, w
 from __future__ import annotations
 
 import threading
+import time
+from bisect import insort
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -52,10 +54,13 @@ class FrameStream:
     _engine: Engine
     finish_reason: FinishReason | None = None
     slot: int | None = None
+    rank: float = 0.0
+    waited: float = 0.0  # seconds, for a slot
     launched: int = 0  # frames
     made: int = 0  # frames that have been delivered
     _ready: deque[Tensor] = field(default_factory=deque)
     _guard: LoopGuard = field(default_factory=LoopGuard)
+    asked: float = field(default_factory=time.monotonic)
 
     def __iter__(self) -> Iterator[Tensor]:
         while (frame := self._next()) is not None:
@@ -149,11 +154,14 @@ class Engine:
             )
         return replace(job, max_frames=min(job.max_frames, room))
 
-    def submit(self, job: Job) -> FrameStream:
-        """Queue a job. InputError if its prompt leaves no room to speak."""
-        stream = FrameStream(self.fit(job), self)
+    def submit(self, job: Job, rank: float = 0.0) -> FrameStream:
+        """Queue a job: the lowest rank goes first, and of one rank whoever came first.
+
+        InputError if its prompt leaves no room to speak.
+        """
+        stream = FrameStream(self.fit(job), self, rank=rank)
         with self.lock:
-            self._waiting.append(stream)
+            insort(self._waiting, stream, key=lambda each: each.rank)
         return stream
 
     @torch.inference_mode()
@@ -193,6 +201,7 @@ class Engine:
                 break
             stream, slot = self._waiting.popleft(), self._streams.index(None)
             self._streams[slot], stream.slot = stream, slot
+            stream.waited = time.monotonic() - stream.asked
             self._cache.open(slot)
             self._sampler.open(slot, job.sampling, job.seed, job.prompt)
             prompts.append((slot, job.prompt.tokens))

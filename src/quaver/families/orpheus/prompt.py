@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from quaver.families.orpheus.config import SpeechConfig
 
 FRAMES_PER_SECOND = 24000 / 2048
+# What the model card names.
+TAGS = ("laugh", "chuckle", "sigh", "cough", "sniffle", "groan", "yawn", "gasp")
 # Typographic characters that a model of plain ASCII reads as their plain forms.
 _PLAIN = str.maketrans(
     {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\u00a0": " "}
@@ -45,6 +47,10 @@ class OrpheusPrompts:
     def reads_tags(self) -> bool:
         """Whether emotion tags such as <laugh> mean something: to models of bytes they may not."""
         return not self._config.alphabet or "<" in self._config.alphabet
+
+    @property
+    def tags(self) -> Sequence[str]:
+        return TAGS if self.reads_tags else ()
 
     @property
     def comfortable_chars(self) -> int:

@@ -1,0 +1,217 @@
+"""The HTTP face of a service: routes, and what holds for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import quaver
+from quaver.server.access import Keys, Rates
+from quaver.server.engines import Engine, Status
+from quaver.server.errors import INVALID, ApiError, failed, invalid
+from quaver.server.schemas import SpeechRequest, check_text, parse
+from quaver.server.service import Service
+from quaver.server.speech import SpeechResponse
+
+WEB = Path(quaver.__file__).parent / "web"
+BODY_SECONDS = 30.0  # that a client may take to send its body
+REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+POLICY = (
+    "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SAFE = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+OPEN_LISTS = ("/v1/audio/voices", "/v1/audio/models", "/v1/models")
+
+
+def create_app(service: Service) -> ASGIApp:
+    """The ASGI application of `service`, which somebody else runs."""
+    app = FastAPI(title="Quaver", version=quaver.__version__, docs_url=None, redoc_url=None)
+    app.state.service = service
+    app.state.rates = Rates(service.settings.rate_limit)
+    app.state.keys = Keys(service.settings.api_keys)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
+    _add_speech(app, service)
+    _add_lists(app, service)
+    _add_health(app, service)
+    app.mount("/", StaticFiles(directory=WEB, html=True))
+    whole: ASGIApp = Doors(app, service, app.state.keys)
+    if service.settings.cors_origins:
+        whole = CORSMiddleware(
+            whole,
+            allow_origins=service.settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "X-Sample-Rate", "X-Seed", "X-Voice", "X-Recipe"],
+        )
+    return whole
+
+
+class Doors:
+    """What every request passes: its id, its key, and what pages may do."""
+
+    def __init__(self, app: ASGIApp, service: Service, keys: Keys) -> None:
+        self._app, self._keys = app, keys
+        self._open = OPEN_LISTS if service.settings.open_voices else ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        name = given if REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(8)}"
+
+        async def named(message: Message) -> None:
+            if message["type"].endswith("response.start"):
+                MutableHeaders(scope=message).update({"X-Request-Id": name, **SAFE})
+            await send(message)
+
+        try:
+            caller = self._caller(scope, headers)
+        except ApiError as error:
+            refusal = JSONResponse(error.body(), error.status, error.headers)
+            await refusal(scope, receive, named)
+            return
+        scope.setdefault("state", {}).update({"caller": caller})
+        await self._app(scope, receive, named)
+
+    def _caller(self, scope: Scope, headers: Headers) -> str:
+        client = scope.get("client")
+        address = client[0] if client else ""
+        path = scope["path"]
+        if not path.startswith("/v1") or path in self._open:
+            return address
+        return self._keys.caller(headers, address)
+
+
+def _add_speech(app: FastAPI, service: Service) -> None:
+    body = {"required": True, "content": {"application/json": {"schema": _schema()}}}
+
+    @app.post("/v1/audio/speech", openapi_extra={"requestBody": body}, response_class=Response)
+    async def speech(request: Request) -> Response:
+        app.state.rates.count(request.state.caller)
+        asked = parse(SpeechRequest, await _body(request, service.settings.max_body))
+        check_text(asked.input, service.settings.max_chars)
+        return SpeechResponse(service, service.engine(asked.model, asked.recipe), asked)
+
+
+def _add_lists(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": _models(service)}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        engine = service.engine(name, None)
+        return _model(service, name, engine)
+
+    @app.get("/v1/audio/models")
+    async def audio_models() -> dict[str, Any]:
+        return {"models": _models(service)}
+
+    @app.get("/v1/audio/voices")
+    async def voices(model: str | None = None) -> dict[str, Any]:
+        names = service.engine(model, None).facts.get("voices", [])
+        return {"voices": [{"id": name, "name": name} for name in names]}
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/health/ready")
+    async def ready() -> JSONResponse:
+        engines = {
+            engine.name: {
+                "status": "draining" if service.draining else engine.status,
+                "restarts": engine.restarts,
+                "slots": engine.facts.get("slots"),
+                "rtf_when_full": engine.facts.get("rtf_when_full"),
+            }
+            for engine in service.engines
+        }
+        status = "ready" if service.ready else "not ready"
+        return JSONResponse({"status": status, "engines": engines}, 200 if service.ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        return PlainTextResponse(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _models(service: Service) -> list[dict[str, Any]]:
+    return [_model(service, name, engine) for name, engine in service.model_ids().items()]
+
+
+def _model(service: Service, name: str, engine: Engine) -> dict[str, Any]:
+    facts = engine.facts
+    about = {key: facts.get(key) for key in ("family", "sample_rate", "parameters", "bytes")}
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "quaver",
+        **about,
+        "recipe": engine.name,
+        "recipes": [each.name for each in service.engines],
+        "voices": facts.get("voices", []),
+        "tags": facts.get("tags", []),
+        "device": facts.get("device"),
+        "ready": engine.status is Status.READY,
+    }
+
+
+def _schema() -> dict[str, Any]:
+    return SpeechRequest.model_json_schema()
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The body of a request that says that it is JSON. ApiError for one that is too large or slow."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        # also what keeps pages elsewhere from posting here without being asked for leave
+        message = f"Content-Type is {kind[:64]!r}; send application/json"
+        raise ApiError(415, INVALID, "unsupported_media_type", message)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    message = f"the body has more than {most} bytes"
+                    raise ApiError(413, INVALID, "request_too_large", message)
+    except TimeoutError:
+        raise ApiError(408, INVALID, "request_timeout", "the body took too long") from None
+    return bytes(body)
+
+
+async def _api_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return JSONResponse(error.body(), error.status, error.headers)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    body = ApiError(error.status_code, INVALID, code, str(error.detail)).body()
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+async def _bug(_: Request, error: Exception) -> Response:
+    return JSONResponse(failed("the server failed").body(), 500)

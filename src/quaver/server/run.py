@@ -1,0 +1,102 @@
+"""Running a service: its socket, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import uvicorn
+
+from quaver.core.errors import InputError
+from quaver.server.app import create_app
+from quaver.server.engines import WORKER
+from quaver.server.service import Service
+from quaver.server.settings import Settings
+
+KEEP_ALIVE = 75  # seconds: longer than proxies keep theirs
+LAST_SECONDS = 5  # for connections to close after the last stream
+
+
+def serve(settings: Settings, command: Sequence[str] = WORKER) -> None:
+    """Serve until told to end by a signal. QuaverError for what cannot be listened on or loaded.
+
+    `command` starts an engine process.
+    """
+    logging.basicConfig(format="quaver: %(message)s", level=logging.INFO)
+    with _listen(settings.host, settings.port) as listener:
+        asyncio.run(_serve(settings, listener, command))
+
+
+async def _serve(settings: Settings, listener: socket.socket, command: Sequence[str]) -> None:
+    service = Service(settings, command)
+    server = _Server(service)
+    host, port = listener.getsockname()[:2]
+    sys.stderr.write(f"quaver: listening on http://{f'[{host}]' if ':' in host else host}:{port}\n")
+    engines = asyncio.create_task(service.run())
+    told = asyncio.create_task(_tell_ready(service))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await asyncio.wait((engines, serving), return_when=asyncio.FIRST_COMPLETED)
+    if engines.done():
+        server.should_exit = True
+        await serving
+        engines.result()
+    for task in (engines, told):
+        task.cancel()
+    await asyncio.wait((engines, told))
+
+
+async def _tell_ready(service: Service) -> None:
+    for engine in service.engines:
+        await engine.wait_ready()
+        facts = engine.facts
+        sys.stderr.write(
+            f"quaver: ready: {facts['model']}, {facts['recipe']} on {facts['device']}, "
+            f"{facts['slots']} streams at once at RTF {facts['rtf_when_full']:.2f}\n"
+        )
+
+
+class _Server(uvicorn.Server):
+    """Ends when running streams have, and with status 0; a second signal ends it at once."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(service),
+                lifespan="off",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=LAST_SECONDS,
+                ws_max_size=service.settings.max_body,
+            )
+        )
+        self._service = service
+        self._draining: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._drain())
+            self._loop.call_soon_threadsafe(lambda: None)  # the loop may be asleep
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def _drain(self) -> None:
+        await self._service.drain()
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host} port {port} ({error.strerror or error}); "
+            "give another --host or --port"
+        ) from None

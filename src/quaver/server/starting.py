@@ -1,0 +1,64 @@
+"""An engine that is ready: loaded, spoken through, and measured at its limit."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from quaver.bench.measure import text_for
+from quaver.bench.streams import run_streams
+from quaver.loading import load
+from quaver.loading.parts import find_device, use_fitting_threads
+from quaver.server.wire import Place
+from quaver.synthesizer import SpeechSynthesizer
+
+log = logging.getLogger("quaver.engine")
+
+STREAMS = {"cpu": 2, "cuda": 64}  # at once, unless told otherwise
+WARM_SECONDS = 1.5  # of sound
+PASSES = {"cpu": 1, "cuda": 3}  # on a GPU what is recorded ran as it is before
+
+
+def open_engine(place: Place) -> tuple[SpeechSynthesizer, dict[str, Any]]:
+    """Load, and speak with one stream and more up to all slots; returns what there is to know.
+
+    `rtf_when_full` of the facts is measured with all slots in use.
+    """
+    kind = find_device(place.device).type
+    synthesizer = load(
+        place.model,
+        place.recipe,
+        place.device,
+        codec=place.codec,
+        slots=place.slots or STREAMS[kind],
+        max_length=place.max_length,
+        graphs=place.graphs,
+    )
+    facts = synthesizer.info()
+    use_fitting_threads(facts["parameters"])
+    rtf = 0.0
+    for count in _counts(facts["slots"], kind):
+        for _ in range(PASSES[kind]):
+            run = run_streams(synthesizer, text_for(WARM_SECONDS), WARM_SECONDS, range(count))
+            rtf = run.seconds * count / run.audio_seconds
+    if rtf > 1:
+        log.warning(
+            "%d streams at once take %.2f times as long as they are heard; give fewer --max-streams",
+            facts["slots"],
+            rtf,
+        )
+    return synthesizer, facts | {"rtf_when_full": rtf}
+
+
+def _counts(slots: int, kind: str) -> list[int]:
+    """Numbers of streams to try, the last `slots`; on a GPU each has kernels of its own."""
+    if kind == "cpu":
+        return [1, slots]
+    return [*(1 << power for power in range((slots - 1).bit_length())), slots]
+
+
+def gpu_bytes() -> int | None:
+    """What this process holds of GPU memory; None without one."""
+    return torch.cuda.memory_reserved() if torch.cuda.is_initialized() else None

@@ -1,0 +1,184 @@
+"""The engine process: one thread that drives every stream in turn.
+
+Between two steps it reads what the front says, so a stream that is cancelled is gone within one
+frame. A front that is gone ends the process. It leaves signals to the front, which drains first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from quaver.audio.encode import pcm16
+from quaver.core.errors import QuaverError
+from quaver.server.wire import Failure, Frame, Frames, Kind, Order, Place, WireError, pack
+
+if TYPE_CHECKING:
+    from quaver.core.types import StreamStats
+    from quaver.synthesizer import SpeechStream, SpeechSynthesizer
+
+log = logging.getLogger("quaver.worker")
+
+READ = 1 << 16  # bytes
+PULSE_SECONDS = 1.0
+BATCH_AFTER = 1e9  # seconds: later than any listener's need
+
+
+class Spoken:
+    """A stream and who listens to it."""
+
+    def __init__(self, order: Order) -> None:
+        self.order, self.asked = order, time.monotonic()
+        self.first: float | None = None  # when its first sound went out
+        self.held = False
+        self.stream: SpeechStream  # once it is queued
+
+    def rank(self, stats: StreamStats) -> float:
+        """When its listener, who plays from the first sound on, needs more: whoever needs it first
+        goes first. So a long text stands back while it is ahead, and is never late for a new one."""
+        need = self.asked if self.first is None else self.first + stats.audio_seconds
+        return need + (BATCH_AFTER if self.order.batch else 0.0)
+
+
+class Worker:
+    """Streams of one synthesizer, for the front at the other end of a socket."""
+
+    def __init__(
+        self,
+        synthesizer: SpeechSynthesizer,
+        line: socket.socket,
+        low_latency: bool,
+        gpu_bytes: Callable[[], int | None],
+    ) -> None:
+        self._synthesizer, self._line = synthesizer, line
+        self._low_latency, self._gpu_bytes = low_latency, gpu_bytes
+        self._frames = Frames()
+        self._spoken: dict[int, Spoken] = {}
+        self._out = bytearray()
+        self._pulsed = 0.0
+
+    def run(self) -> None:
+        """Until the front is gone."""
+        while self._listen():
+            if self._wanted():
+                self._synthesizer.advance()
+                for number, spoken in [*self._spoken.items()]:
+                    if not spoken.held:
+                        self._tell(number, spoken)
+            self._pulse()
+            self._line.sendall(self._out)
+            self._out.clear()
+
+    def _wanted(self) -> bool:
+        return not all(spoken.held for spoken in self._spoken.values())
+
+    def _listen(self) -> bool:
+        """Do as the front says; wait for it where there is nothing else to do. False at its end."""
+        patience = 0.0 if self._wanted() else PULSE_SECONDS
+        while select.select([self._line], [], [], patience)[0]:
+            data = self._line.recv(READ)
+            if not data:
+                return False
+            for frame in self._frames.feed(data):
+                self._obey(frame)
+            patience = 0.0
+        return True
+
+    def _obey(self, frame: Frame) -> None:
+        number = frame.stream
+        if frame.kind is Kind.SUBMIT:
+            self._submit(number, Order(**frame.json()))
+        elif (spoken := self._spoken.get(number)) is None:
+            return  # it ended while this was on its way
+        elif frame.kind is Kind.CANCEL:
+            del self._spoken[number]
+            spoken.stream.close()
+        elif frame.kind in (Kind.HOLD, Kind.GO):
+            spoken.held = frame.kind is Kind.HOLD
+        else:
+            raise WireError(f"{frame.kind.name} is not for an engine")
+
+    def _submit(self, number: int, order: Order) -> None:
+        spoken = Spoken(order)
+        try:
+            spoken.stream = self._synthesizer.stream(
+                order.text,
+                voice=order.voice,
+                seed=order.seed,
+                max_seconds=order.max_seconds,
+                low_latency=self._low_latency,
+                rank=spoken.rank,
+                **order.sampling,
+            )
+        except QuaverError as error:
+            self._say(Kind.FAILED, number, asdict(Failure(str(error), mine=True)))
+        except Exception as error:  # noqa: BLE001 - one request must not end the others
+            self._fail(number, error)
+        else:
+            self._spoken[number] = spoken
+
+    def _tell(self, number: int, spoken: Spoken) -> None:
+        """Send what there is of a stream."""
+        stream = spoken.stream
+        try:
+            while (chunk := stream.poll()) is not None:
+                if spoken.first is None:
+                    spoken.first = time.monotonic()
+                    begun = {"queue_seconds": stream.stats.queue_seconds}
+                    self._say(Kind.STARTED, number, begun)
+                self._say(Kind.AUDIO, number, pcm16(chunk.samples).tobytes())
+        except Exception as error:  # noqa: BLE001 - one request must not end the others
+            self._fail(number, error)
+            return
+        if stream.ended:
+            del self._spoken[number]
+            stream.stats.busy_seconds = time.monotonic() - spoken.asked
+            self._say(Kind.DONE, number, stream.stats.as_dict())
+
+    def _fail(self, number: int, error: Exception) -> None:
+        log.error("stream %d failed", number, exc_info=error)
+        spoken = self._spoken.pop(number, None)
+        if spoken is not None:
+            spoken.stream.close()
+        failure = Failure(f"the engine failed: {type(error).__name__}", mine=False)
+        self._say(Kind.FAILED, number, asdict(failure))
+
+    def _pulse(self) -> None:
+        now = time.monotonic()
+        if now - self._pulsed >= PULSE_SECONDS:
+            self._pulsed = now
+            state = self._synthesizer.state()
+            self._say(Kind.PULSE, 0, state | {"gpu_bytes": self._gpu_bytes()})
+
+    def _say(self, kind: Kind, number: int, payload: bytes | dict[str, Any]) -> None:
+        self._out += pack(kind, number, payload)
+
+
+def main() -> None:
+    """`python -m quaver.server.worker SOCKET PLACE`: a file descriptor, and a `Place` as JSON."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    line = socket.socket(fileno=int(sys.argv[1]))
+    place = Place(**json.loads(sys.argv[2]))
+    logging.basicConfig(format="quaver: %(name)s: %(message)s")
+    from quaver.server.starting import gpu_bytes, open_engine  # torch, once signals are settled
+
+    try:
+        synthesizer, facts = open_engine(place)
+    except QuaverError as error:
+        line.sendall(pack(Kind.UNUSABLE, payload={"message": str(error)}))
+        raise SystemExit(2) from None
+    line.sendall(pack(Kind.READY, payload=facts))
+    Worker(synthesizer, line, place.low_latency, gpu_bytes).run()
+
+
+if __name__ == "__main__":
+    main()
