@@ -225,6 +225,7 @@ def test_a_stream_that_is_never_read_holds_nothing(voice):
     [
         ({"text": ""}, InputError, "text is empty"),
         ({"text": " \n\t"}, InputError, "text is empty"),
+        ({"text": "\u200b \x00"}, InputError, "text is empty"),
         ({"text": "a" * (MAX_CHARS + 1)}, InputError, f"at most {MAX_CHARS}"),
         ({"voice": "bob"}, InputError, "voices are ada, ben"),
         ({"seed": -1}, InputError, "seed is -1"),
@@ -353,3 +354,60 @@ def test_a_codec_of_another_size_is_refused(tiny_checkpoint, tmp_path):
     (codec / "model.safetensors").symlink_to(tiny_checkpoint / "codec" / "model.safetensors")
     with pytest.raises(CheckpointError):
         load(tiny_checkpoint, "fp32", "cpu", codec=codec)
+
+
+def test_polled_streams_are_as_those_that_are_read(voice):
+    streams = [voice.stream(LONG, seed=seed, **BRIEF) for seed in range(3)]  # one more than slots
+    heard: list[list[NDArray[np.float32]]] = [[] for _ in streams]
+    while not all(stream.ended for stream in streams):
+        voice.advance()
+        for stream, chunks in zip(streams, heard, strict=True):
+            while (chunk := stream.poll()) is not None:
+                chunks.append(chunk.samples)
+    for seed, (stream, chunks) in enumerate(zip(streams, heard, strict=True)):
+        alone = voice.generate(LONG, seed=seed, **BRIEF)
+        assert close(np.concatenate(chunks), alone.samples)
+        assert stream.stats.finish_reasons == alone.stats.finish_reasons
+    assert idle(voice)
+
+
+def test_a_stream_that_nobody_polls_gives_back_its_slot_after_a_segment(voice):
+    with voice.stream(LONG, seed=1, **BRIEF):
+        voice.advance()
+        assert voice.state()["running"] == 1
+        while voice.state()["running"]:
+            voice.advance()
+        assert idle(voice)
+
+
+def test_who_has_the_lowest_rank_gets_the_next_slot(voice):
+    running = [voice.stream(TEXT, seed=seed) for seed in range(2)]
+    voice.advance()
+    ranks = {11: 2.0, 12: 1.0, 13: 2.0}
+    waiting = [voice.stream(TEXT, seed=s, rank=lambda _, r=r: r) for s, r in ranks.items()]
+    order: list[int] = []
+    for each in running:
+        each.close()
+        voice.advance()
+        order += {s.job.seed for s in voice._engine._streams if s} & ranks.keys() - {*order}
+    assert order == [12, 11]
+    for each in [*running, *waiting]:
+        each.close()
+
+
+def test_a_prompt_that_cannot_be_read_ends_its_own_stream_alone(voice, monkeypatch):
+    prefill = voice._engine._steps.prefill
+    poisoned = voice._family.prompt("Poison.", "ada", None).tokens
+
+    def fails(prompts):
+        if any(tokens == poisoned for _, tokens in prompts):
+            raise RuntimeError("out of memory")
+        prefill(prompts)
+
+    alone = voice.generate(TEXT, seed=1)
+    monkeypatch.setattr(voice._engine._steps, "prefill", fails)
+    good, bad = voice.stream(TEXT, seed=1), voice.stream("Poison.", voice="ada", seed=1)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        next(bad)
+    assert close(np.concatenate([chunk.samples for chunk in good]), alone.samples)
+    assert idle(voice)

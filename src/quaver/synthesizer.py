@@ -168,8 +168,6 @@ class SpeechSynthesizer:
         sampling: fields of `SamplingParams` that replace the checkpoint's own.
         """
         started = time.monotonic()
-        if not text or not text.strip():
-            raise InputError("the text is empty; give at least one word")
         if len(text) > MAX_CHARS:
             raise InputError(
                 f"the text has {len(text)} characters; at most {MAX_CHARS} are allowed"
@@ -190,6 +188,8 @@ class SpeechSynthesizer:
         stats = StreamStats(seed=options.seed)
         # every prompt is made first: text that cannot be read is refused before any sound
         segments = split_text(text, self._family.comfortable_chars)
+        if not segments:
+            raise InputError("the text is empty; give at least one word")
         jobs = [(self._job(s.text, options, i), s.pause) for i, s in enumerate(segments)]
         stats.busy_seconds = time.monotonic() - started
         chunks = self._speak(jobs, options, stats)
@@ -252,6 +252,8 @@ class SpeechSynthesizer:
                 yield samples
                 if samples is not None and guard.push(samples):
                     self._engine.finish(frames, FinishReason.SILENCE)
+            if frames.error is not None:
+                raise frames.error
         finally:
             voice.close()
             reason = frames.finish_reason or FinishReason.CANCELLED

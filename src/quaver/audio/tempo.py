@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Tempo:
         filters = [speed] if speed >= SLOWEST_FILTER else [speed**0.5] * 2
         chain = [self._graph.add("atempo", f"{each:.6f}") for each in filters]
         chain = [source, *chain, self._graph.add("abuffersink")]
-        for one, other in zip(chain, chain[1:], strict=False):
+        for one, other in pairwise(chain):
             one.link_to(other)
         self._graph.configure()
 
@@ -51,7 +52,7 @@ class Tempo:
         return self._pull()
 
     def _pull(self) -> NDArray[np.float32]:
-        ready = [np.zeros(0, np.float32)]
+        ready: list[NDArray[Any]] = [np.zeros(0, np.float32)]
         while True:
             try:
                 frame = self._graph.pull()

@@ -87,6 +87,42 @@ def iter_segments(text: str, max_chars: int) -> Iterator[Segment]:
         yield replace(previous, pause=0.0)
 
 
+class SentenceFeed:
+    """Text that comes in pieces, cut into sentences as they come.
+
+    A sentence is whole when the next has begun: only then is a full stop surely its end.
+    """
+
+    def __init__(self, max_chars: int) -> None:
+        """`max_chars` as for `iter_segments`; a longer sentence is cut."""
+        self._max_chars = max_chars
+        self._rest = ""
+
+    def push(self, text: str) -> list[str]:
+        """The sentences that are whole now."""
+        self._rest += text
+        *whole, last = _sentences(self._rest, self._max_chars) or [""]
+        if whole:
+            end = self._rest.rstrip()
+            self._rest = last + self._rest[len(end) :]
+        return whole
+
+    def finish(self) -> list[str]:
+        """The rest; then it starts anew."""
+        rest, self._rest = self._rest, ""
+        return _sentences(rest, self._max_chars)
+
+
+def _sentences(text: str, max_chars: int) -> list[str]:
+    found = []
+    for paragraph in normalize(text).split("\n\n"):
+        start = 0
+        for end, _ in _pieces(paragraph, max_chars):
+            found.append(_plain(paragraph[start:end]))
+            start = _skip_space(paragraph, end)
+    return found
+
+
 def normalize(text: str) -> str:
     """NFC text without invisible characters, with a space, a newline or a blank line between words.
 

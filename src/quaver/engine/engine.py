@@ -56,6 +56,7 @@ class FrameStream:
     slot: int | None = None
     rank: float = 0.0
     waited: float = 0.0  # seconds, for a slot
+    error: RuntimeError | None = None  # what it failed by
     launched: int = 0  # frames
     made: int = 0  # frames that have been delivered
     _ready: deque[Tensor] = field(default_factory=deque)
@@ -92,6 +93,8 @@ class FrameStream:
             with self._engine.lock:
                 if self._ready:
                     return self._ready.popleft()
+                if self.error is not None:
+                    raise self.error
                 if self.finish_reason is not None:
                     return None
                 self._engine.step()
@@ -192,20 +195,34 @@ class Engine:
 
     def _admit(self) -> None:
         """Let waiting streams in, with as many prompts as are read in one pass."""
-        prompts: list[tuple[int, tuple[int, ...]]] = []
+        admitted: list[FrameStream] = []
         room = PACK
         while self._waiting and None in self._streams:
             job = self._waiting[0].job
             room -= len(job.prompt.tokens)
-            if room < 0 and prompts:
+            if room < 0 and admitted:
                 break
             stream, slot = self._waiting.popleft(), self._streams.index(None)
             self._streams[slot], stream.slot = stream, slot
             stream.waited = time.monotonic() - stream.asked
             self._cache.open(slot)
             self._sampler.open(slot, job.sampling, job.seed, job.prompt)
-            prompts.append((slot, job.prompt.tokens))
-        self._steps.prefill(prompts)
+            admitted.append(stream)
+        self._read(admitted)
+
+    def _read(self, streams: list[FrameStream]) -> None:
+        """Read prompts in one pass. One that cannot be read, for want of memory perhaps, ends its
+        own stream: nothing of the others has been touched."""
+        slots = [(stream.slot, stream.job.prompt.tokens) for stream in streams]
+        try:
+            self._steps.prefill([(slot, tokens) for slot, tokens in slots if slot is not None])
+        except RuntimeError as error:
+            if len(streams) > 1:
+                for stream in streams:
+                    self._read([stream])
+            else:
+                streams[0].error = error
+                self.finish(streams[0], FinishReason.CANCELLED)
 
     def _launch(self) -> _Flight | None:
         count = max((i + 1 for i, s in enumerate(self._streams) if s is not None), default=0)

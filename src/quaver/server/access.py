@@ -23,12 +23,11 @@ class Keys:
         self._digests = [_digest(key) for key in keys]
 
     def caller(self, headers: Headers, address: str) -> str:
-        """Who asks: a key's digest, or an address where no key is needed. ApiError for a wrong key."""
+        """Who asks: a key's digest, or an address where none is needed. ApiError for a wrong key."""
         if not self._digests:
             return address
         digest = _digest(_given(headers))
-        # all are compared, so that time does not tell which was near
-        if not any([hmac.compare_digest(digest, each) for each in self._digests]):
+        if not sum(hmac.compare_digest(digest, each) for each in self._digests):  # all are compared
             message = "the API key is missing or wrong; send Authorization: Bearer KEY"
             raise ApiError(
                 401, INVALID, "invalid_api_key", message, headers={"WWW-Authenticate": "Bearer"}

@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import quaver
 from quaver.server.access import Keys, Rates
 from quaver.server.engines import Engine, Status
-from quaver.server.errors import INVALID, ApiError, failed, invalid
+from quaver.server.errors import INVALID, ApiError, failed
+from quaver.server.live import Session, check_origin
 from quaver.server.schemas import SpeechRequest, check_text, parse
 from quaver.server.service import Service
 from quaver.server.speech import SpeechResponse
@@ -50,6 +51,7 @@ def create_app(service: Service) -> ASGIApp:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
     _add_speech(app, service)
+    _add_live(app, service)
     _add_lists(app, service)
     _add_health(app, service)
     app.mount("/", StaticFiles(directory=WEB, html=True))
@@ -109,6 +111,17 @@ def _add_speech(app: FastAPI, service: Service) -> None:
         asked = parse(SpeechRequest, await _body(request, service.settings.max_body))
         check_text(asked.input, service.settings.max_chars)
         return SpeechResponse(service, service.engine(asked.model, asked.recipe), asked)
+
+
+def _add_live(app: FastAPI, service: Service) -> None:
+    @app.websocket("/v1/audio/speech/stream")
+    async def live(websocket: WebSocket) -> None:
+        try:
+            check_origin(websocket, service.settings.cors_origins)
+        except ApiError as error:
+            await websocket.send_denial_response(JSONResponse(error.body(), error.status))
+            return
+        await Session(websocket, service, app.state.rates).run()
 
 
 def _add_lists(app: FastAPI, service: Service) -> None:
@@ -182,7 +195,7 @@ def _schema() -> dict[str, Any]:
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """The body of a request that says that it is JSON. ApiError for one that is too large or slow."""
+    """A body that is said to be JSON. ApiError for one that is too large or too slow."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         # also what keeps pages elsewhere from posting here without being asked for leave

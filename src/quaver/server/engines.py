@@ -1,7 +1,7 @@
 """Engine processes as the front sees them: started, watched, started again when they die.
 
-What dies with an engine are the streams that it carried, each with `EngineLost`; requests that come
-before it is back are refused. Everything else goes on.
+What dies with an engine are the streams that it carried, each with `EngineLostError`; requests that
+come before it is back are refused. Everything else goes on.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0  # seconds before an engine is started agai
 WELL_AFTER = 60.0  # seconds of life, and the wait is the first again
 
 
-class EngineLost(Exception):
+class EngineLostError(Exception):
     """The engine process died, or is not there."""
 
 
-class StreamFailed(Exception):
+class StreamFailedError(Exception):
     """One stream failed; the engine lives."""
 
     def __init__(self, failure: Failure) -> None:
@@ -73,7 +73,7 @@ class Ticket:
         self.over = False  # the engine has no more to say
 
     async def next(self) -> Frame:
-        """STARTED, then AUDIO, and DONE at last. Raises StreamFailed or EngineLost."""
+        """STARTED, then AUDIO, and DONE at last. Raises StreamFailedError or EngineLostError."""
         while not self._said:
             self._news.clear()
             await self._news.wait()
@@ -134,9 +134,9 @@ class Engine:
         await self._ready.wait()
 
     def submit(self, order: Order) -> Ticket:
-        """Raises EngineLost where the engine is not ready."""
+        """Raises EngineLostError where the engine is not ready."""
         if self.status is not Status.READY:
-            raise EngineLost("the engine is not ready")
+            raise EngineLostError("the engine is not ready")
         ticket = Ticket(self, next(self._numbers) % 2**32)
         self._tickets[ticket.number] = ticket
         self.say(Kind.SUBMIT, ticket.number, asdict(order))
@@ -205,7 +205,7 @@ class Engine:
             log.error("the engine %s cannot be loaded again: %s", self.name, message)
         elif (ticket := self._tickets.get(frame.stream)) is not None:
             if frame.kind is Kind.FAILED:
-                ticket.hear(StreamFailed(Failure(**frame.json())))
+                ticket.hear(StreamFailedError(Failure(**frame.json())))
             else:
                 ticket.hear(frame)
             if ticket.over:
@@ -216,7 +216,7 @@ class Engine:
         self.status, self.pulse = Status.LOST, {}
         tickets, self._tickets = [*self._tickets.values()], {}
         for ticket in tickets:
-            ticket.hear(EngineLost("the engine crashed while it spoke; try again"))
+            ticket.hear(EngineLostError("the engine crashed while it spoke; try again"))
         if self._writer is not None:
             self._writer.close()
             self._writer = None

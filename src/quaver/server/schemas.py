@@ -29,12 +29,14 @@ BUILT_IN = (
 )
 DEFAULT_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 
+AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 T = TypeVar("T", bound=BaseModel)
+Name = Annotated[str, Field(max_length=512)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class VoiceId(BaseModel):
-    id: str = Field(max_length=256)
+    id: Name
 
 
 class SpeechOptions(BaseModel):
@@ -42,10 +44,10 @@ class SpeechOptions(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: str | None = Field(None, max_length=512)
-    voice: Annotated[str, Field(max_length=256)] | VoiceId | None = None
-    instructions: str | None = Field(None, max_length=MOST_INSTRUCTIONS)
-    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    model: Name | None = None
+    voice: Name | VoiceId | None = None
+    instructions: Annotated[str, Field(max_length=MOST_INSTRUCTIONS)] | None = None
+    response_format: AudioFormat = "mp3"
     speed: Annotated[float, Field(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=SEEDS)] | None = None
     temperature: Number | None = None
@@ -55,7 +57,7 @@ class SpeechOptions(BaseModel):
     repetition_penalty: Number | None = None
     repetition_window: Annotated[int, Field(le=MOST_CHOICES)] | None = None
     max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    recipe: str | None = Field(None, max_length=512)
+    recipe: Name | None = None
     priority: Literal["interactive", "batch"] = "interactive"
 
     def sampling(self) -> dict[str, float]:
@@ -117,12 +119,13 @@ def parse(schema: type[T], body: bytes | str) -> T:
 def check_text(text: str, most: int) -> None:
     if not text.strip():
         raise invalid("input is empty; give at least one word", "input")
-    if len(text) > most:
-        raise invalid(
-            f"input has {len(text)} characters; at most {most} are allowed",
-            "input",
-            "string_above_max_length",
-        )
+    check_length(len(text), most)
+
+
+def check_length(chars: int, most: int) -> None:
+    if chars > most:
+        message = f"the text has {chars} characters; at most {most} are allowed"
+        raise invalid(message, "input", "string_above_max_length")
 
 
 def _refusal(error: ValidationError) -> ApiError:
@@ -140,3 +143,16 @@ def _refusal(error: ValidationError) -> ApiError:
     given = given if len(given) <= 80 else given[:77] + "..."
     code = "string_above_max_length" if first["type"] == "string_too_long" else "invalid_value"
     return invalid(f"{name} is {given}: {first['msg']}", name, code)
+
+
+class SessionConfig(SpeechOptions):
+    """`session.config` of a WebSocket."""
+
+    response_format: AudioFormat = "pcm"
+
+
+class SessionMessage(BaseModel):
+    """What a client sends over a WebSocket; the fields of `session.config` beside it."""
+
+    type: Literal["session.config", "input.text", "input.done", "input.clear", "session.close"]
+    text: str | None = None

@@ -7,21 +7,22 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from quaver.audio.levels import first_audible
 from quaver.bench.streams import Heard
 from quaver.core.types import StreamStats
-from quaver.server.engines import WORKER, Engine, EngineLost, Status, StreamFailed, Ticket
+from quaver.server.engines import WORKER, Engine, EngineLostError, Status, StreamFailedError, Ticket
 from quaver.server.errors import INVALID, ApiError, busy, failed, invalid, unavailable
 from quaver.server.metrics import Metrics
 from quaver.server.schemas import DEFAULT_MODELS, SpeechOptions
 from quaver.server.settings import Settings
 from quaver.server.sound import Sound, floats
-from quaver.server.wire import Kind, Order
+from quaver.server.wire import Kind
 
 log = logging.getLogger("quaver.server")
 
@@ -66,7 +67,8 @@ class Service:
     @property
     def model_id(self) -> str:
         """What the model is called."""
-        return os.path.basename(self.settings.model.rstrip("/")) or self.settings.model
+        folder = Path(self.settings.model)
+        return folder.resolve().name if folder.is_dir() else self.settings.model
 
     @property
     def ready(self) -> bool:
@@ -123,7 +125,9 @@ class Service:
         if waiting < self.settings.max_queue:
             return None
         seconds = min(math.ceil(self._mean_seconds * (waiting + 1) / slots), MOST_RETRY)
-        message = f"{slots} streams are spoken and {self.settings.max_queue} wait; try again in {seconds} s"
+        message = (
+            f"{slots} streams are spoken, {self.settings.max_queue} wait; try again in {seconds} s"
+        )
         return busy(message, "server_busy", seconds)
 
     def _numbers(self) -> Iterator[tuple[str, dict[str, float | None]]]:
@@ -150,6 +154,7 @@ class Utterance:
         self._started = time.monotonic()
         self.rate = int(engine.facts["sample_rate"])
         self.order = options.order(text, engine.facts["voices"])
+        self._speed = options.speed
         self._sound = Sound(options.response_format, self.rate, options.speed)
         self._heard = Heard(StreamStats(), self.rate)
         self._ticket: Ticket | None = None
@@ -158,13 +163,18 @@ class Utterance:
         self._failure: str | None = None
 
     @property
+    def seconds(self) -> float:
+        """Of sound, once it is whole, as fast as it was asked for."""
+        return float(self.stats["audio_seconds"]) / self._speed if self.stats else 0.0
+
+    @property
     def ttfa_seconds(self) -> float | None:
         return self._heard.first_audible
 
     async def __aenter__(self) -> Self:
         try:
             self._ticket = self._engine.submit(self.order)
-        except EngineLost as error:
+        except EngineLostError as error:
             raise unavailable(str(error), "engine_lost") from None
         return self
 
@@ -180,7 +190,7 @@ class Utterance:
         else:
             self._service.metrics.hear(name, self._heard, self.stats, took)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes]:
         """Bytes of sound, none of them empty. ApiError if it fails."""
         assert self._ticket is not None
         try:
@@ -198,10 +208,10 @@ class Utterance:
                     told = {"ttfa_seconds": self.ttfa_seconds}
                     self.stats = frame.json() | told
                     return
-        except StreamFailed as error:
+        except StreamFailedError as error:
             self._failure = "invalid" if error.mine else "failed"
             raise (invalid(str(error), "input") if error.mine else failed(str(error))) from None
-        except EngineLost as error:
+        except EngineLostError as error:
             self._failure = "engine_lost"
             raise unavailable(str(error), "engine_lost") from None
 

@@ -1,4 +1,4 @@
-"""What a service is told: one frozen dataclass, from a TOML file and from flags that override it."""
+"""What a service is told: one frozen dataclass, from a TOML file and flags that override it."""
 
 from __future__ import annotations
 

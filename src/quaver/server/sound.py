@@ -31,7 +31,7 @@ def media_type(format: str, sample_rate: int) -> str:
 
 def floats(pcm: bytes) -> NDArray[np.float32]:
     """Little-endian 16 bits to samples [n] in -1..1."""
-    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
 
 
 class Sound:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
@@ -52,20 +52,20 @@ class SpeechResponse(Response):
             # else the server closes the connection, since the body has no end
 
     async def _send_bytes(
-        self, sender: _Sender, utterance: Utterance, pieces: AsyncIterator[bytes]
+        self, sender: _Sender, utterance: Utterance, pieces: AsyncGenerator[bytes]
     ) -> None:
         first = await anext(pieces, b"")
-        await sender.start(self._headers(utterance) | NO_BUFFER)
+        await sender.start(self._told(utterance) | NO_BUFFER)
         await sender.body(first)
         async for piece in pieces:
             await sender.body(piece)
         await sender.end()
 
     async def _send_events(
-        self, sender: _Sender, utterance: Utterance, pieces: AsyncIterator[bytes]
+        self, sender: _Sender, utterance: Utterance, pieces: AsyncGenerator[bytes]
     ) -> None:
         first = await anext(pieces, b"")
-        headers = self._headers(utterance) | NO_BUFFER
+        headers = self._told(utterance) | NO_BUFFER
         await sender.start(headers | {"Content-Type": "text/event-stream; charset=utf-8"})
         try:
             await sender.body(_delta(first))
@@ -78,22 +78,22 @@ class SpeechResponse(Response):
         await sender.end()
 
     async def _send_whole(
-        self, sender: _Sender, utterance: Utterance, pieces: AsyncIterator[bytes]
+        self, sender: _Sender, utterance: Utterance, pieces: AsyncGenerator[bytes]
     ) -> None:
         whole = b"".join([piece async for piece in pieces])
         if self._asked.response_format == "wav":
             whole = with_lengths(whole)
         stats = utterance.stats or {}
-        headers = self._headers(utterance) | {
+        headers = self._told(utterance) | {
             "Content-Length": str(len(whole)),
-            "X-Audio-Duration": f"{stats['audio_seconds'] / self._asked.speed:.3f}",
+            "X-Audio-Duration": f"{utterance.seconds:.3f}",
             "X-RTF": "" if stats["rtf"] is None else f"{stats['rtf']:.3f}",
         }
         await sender.start(headers)
         await sender.body(whole)
         await sender.end()
 
-    def _headers(self, utterance: Utterance) -> dict[str, str]:
+    def _told(self, utterance: Utterance) -> dict[str, str]:
         """What is known once there is sound."""
         timing = [f"queue;dur={1e3 * utterance.queue_seconds:.1f}"]
         if utterance.ttfa_seconds is not None:

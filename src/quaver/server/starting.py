@@ -45,7 +45,7 @@ def open_engine(place: Place) -> tuple[SpeechSynthesizer, dict[str, Any]]:
             rtf = run.seconds * count / run.audio_seconds
     if rtf > 1:
         log.warning(
-            "%d streams at once take %.2f times as long as they are heard; give fewer --max-streams",
+            "%d streams at once take %.2f times as long as heard; give fewer --max-streams",
             facts["slots"],
             rtf,
         )

@@ -42,8 +42,8 @@ class Spoken:
         self.stream: SpeechStream  # once it is queued
 
     def rank(self, stats: StreamStats) -> float:
-        """When its listener, who plays from the first sound on, needs more: whoever needs it first
-        goes first. So a long text stands back while it is ahead, and is never late for a new one."""
+        """When its listener, who plays from the first sound on, needs more: the first to need it
+        goes first. A long text stands back while it is ahead, and is not late for a new one."""
         need = self.asked if self.first is None else self.first + stats.audio_seconds
         return need + (BATCH_AFTER if self.order.batch else 0.0)
 
@@ -108,16 +108,16 @@ class Worker:
 
     def _submit(self, number: int, order: Order) -> None:
         spoken = Spoken(order)
+        options: dict[str, Any] = {
+            "voice": order.voice,
+            "seed": order.seed,
+            "max_seconds": order.max_seconds,
+            "low_latency": self._low_latency,
+            "rank": spoken.rank,
+            **order.sampling,
+        }
         try:
-            spoken.stream = self._synthesizer.stream(
-                order.text,
-                voice=order.voice,
-                seed=order.seed,
-                max_seconds=order.max_seconds,
-                low_latency=self._low_latency,
-                rank=spoken.rank,
-                **order.sampling,
-            )
+            spoken.stream = self._synthesizer.stream(order.text, **options)
         except QuaverError as error:
             self._say(Kind.FAILED, number, asdict(Failure(str(error), mine=True)))
         except Exception as error:  # noqa: BLE001 - one request must not end the others
