@@ -90,7 +90,7 @@ class Doors:
             refusal = JSONResponse(error.body(), error.status, error.headers)
             await refusal(scope, receive, named)
             return
-        scope.setdefault("state", {}).update({"caller": caller})
+        scope.setdefault("state", {}).update({"caller": caller, "name": name})
         await self._app(scope, receive, named)
 
     def _caller(self, scope: Scope, headers: Headers) -> str:
@@ -110,7 +110,8 @@ def _add_speech(app: FastAPI, service: Service) -> None:
         app.state.rates.count(request.state.caller)
         asked = parse(SpeechRequest, await _body(request, service.settings.max_body))
         check_text(asked.input, service.settings.max_chars)
-        return SpeechResponse(service, service.engine(asked.model, asked.recipe), asked)
+        engine = service.engine(asked.model, asked.recipe)
+        return SpeechResponse(service, engine, request.state.name, asked)
 
 
 def _add_live(app: FastAPI, service: Service) -> None:

@@ -211,12 +211,16 @@ class Engine:
             if ticket.over:
                 del self._tickets[ticket.number]
 
+    def cut(self, message: str) -> None:
+        """End all streams with an error."""
+        tickets, self._tickets = [*self._tickets.values()], {}
+        for ticket in tickets:
+            ticket.hear(EngineLostError(message))
+
     async def _end(self) -> None:
         """Let go of a process that died, or make it die."""
         self.status, self.pulse = Status.LOST, {}
-        tickets, self._tickets = [*self._tickets.values()], {}
-        for ticket in tickets:
-            ticket.hear(EngineLostError("the engine crashed while it spoke; try again"))
+        self.cut("the engine crashed while it spoke; try again")
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -115,7 +115,7 @@ class Session:
     async def _obey(self, message: SessionMessage, raw: str) -> None:
         if message.type == "session.config":
             config = parse(SessionConfig, raw)
-            config.order("", self._engine(config).facts["voices"])  # mistakes are told now
+            config.order("", "", self._engine(config).facts["voices"])  # mistakes are told now
             self._config = config
         elif message.type == "input.clear":
             await self._stop()
@@ -206,7 +206,8 @@ class Session:
         self._speaking = True
         config, sent, end = turn.config, 0, start
         about = {"utterance_index": turn.index, "sentence_index": number}
-        made = Utterance(self._service, turn.engine, sentence, config)
+        name = f"{self._socket.state.name}/{turn.index}.{number}"
+        made = Utterance(self._service, turn.engine, name, sentence, config)
         begun = {
             "type": "audio.start",
             **about,

@@ -18,7 +18,7 @@ from quaver.server.service import Service
 from quaver.server.settings import Settings
 
 KEEP_ALIVE = 75  # seconds: longer than proxies keep theirs
-LAST_SECONDS = 5  # for connections to close after the last stream
+LAST_SECONDS = 2  # for connections to close after the last stream
 
 
 def serve(settings: Settings, command: Sequence[str] = WORKER) -> None:

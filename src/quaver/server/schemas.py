@@ -87,10 +87,11 @@ class SpeechOptions(BaseModel):
             f"voice is {name[:64]!r}; allowed are {known}, and OpenAI's names for them", "voice"
         )
 
-    def order(self, text: str, voices: Sequence[str]) -> Order:
+    def order(self, name: str, text: str, voices: Sequence[str]) -> Order:
         """What the engine is asked to say; a seed is drawn where none is given."""
         voice = self.voice_of(voices)
         return Order(
+            name=name,
             text=text,
             voice=NO_VOICE if voice is None else voice,
             seed=secrets.randbits(DRAWN_BITS) if self.seed is None else self.seed,

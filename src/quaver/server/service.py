@@ -63,6 +63,8 @@ class Service:
                     await self._none_left.wait()
         except TimeoutError:
             log.warning("streams are still running; they are cut")
+            for engine in self.engines:
+                engine.cut("the server is shutting down")
 
     @property
     def model_id(self) -> str:
@@ -148,12 +150,14 @@ class Service:
 class Utterance:
     """One text, spoken for one client: a context manager that gives up what it holds."""
 
-    def __init__(self, service: Service, engine: Engine, text: str, options: SpeechOptions) -> None:
+    def __init__(
+        self, service: Service, engine: Engine, name: str, text: str, options: SpeechOptions
+    ) -> None:
         """ApiError for options that the model does not have, or where there is no place."""
         self._service, self._engine = service, engine
         self._started = time.monotonic()
         self.rate = int(engine.facts["sample_rate"])
-        self.order = options.order(text, engine.facts["voices"])
+        self.order = options.order(name, text, engine.facts["voices"])
         self._speed = options.speed
         self._sound = Sound(options.response_format, self.rate, options.speed)
         self._heard = Heard(StreamStats(), self.rate)
@@ -186,8 +190,9 @@ class Utterance:
         if self.stats is None:
             reason = self._failure or "client_gone"
             self._service.metrics.failed.labels(name, reason).inc()
-            log.info("%s after %.2f s", reason, took)
+            log.info("%s: %s after %.2f s", self.order.name, reason, took)
         else:
+            log.info("%s: %.2f s of sound in %.2f s", self.order.name, self.seconds, took)
             self._service.metrics.hear(name, self._heard, self.stats, took)
 
     async def pieces(self) -> AsyncGenerator[bytes]:

@@ -25,9 +25,9 @@ NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 class SpeechResponse(Response):
     """Speaks when it is sent, so that whatever ends the sending ends the speaking too."""
 
-    def __init__(self, service: Service, engine: Engine, asked: SpeechRequest) -> None:
+    def __init__(self, service: Service, engine: Engine, name: str, asked: SpeechRequest) -> None:
         super().__init__()
-        self._service, self._engine, self._asked = service, engine, asked
+        self._service, self._engine, self._name, self._asked = service, engine, name, asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _while_connected(self._answer(scope, receive, send), receive)
@@ -37,7 +37,8 @@ class SpeechResponse(Response):
         sender = _Sender(send, self._service.settings.send_timeout)
         try:
             with self._service.accepted(self._engine):
-                made = Utterance(self._service, self._engine, self._asked.input, self._asked)
+                asked = self._asked
+                made = Utterance(self._service, self._engine, self._name, asked.input, asked)
                 async with made as utterance, aclosing(utterance.pieces()) as pieces:
                     if not self._asked.stream:
                         await self._send_whole(sender, utterance, pieces)

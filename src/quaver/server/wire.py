@@ -94,6 +94,7 @@ class Order:
     """What an engine is asked to say. The front has checked it; only the model knows whether the
     text can be read."""
 
+    name: str  # of its request, for the log
     text: str
     voice: str | None
     seed: int

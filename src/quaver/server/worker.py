@@ -121,7 +121,7 @@ class Worker:
         except QuaverError as error:
             self._say(Kind.FAILED, number, asdict(Failure(str(error), mine=True)))
         except Exception as error:  # noqa: BLE001 - one request must not end the others
-            self._fail(number, error)
+            self._fail(number, spoken, error)
         else:
             self._spoken[number] = spoken
 
@@ -136,18 +136,17 @@ class Worker:
                     self._say(Kind.STARTED, number, begun)
                 self._say(Kind.AUDIO, number, pcm16(chunk.samples).tobytes())
         except Exception as error:  # noqa: BLE001 - one request must not end the others
-            self._fail(number, error)
+            del self._spoken[number]
+            stream.close()
+            self._fail(number, spoken, error)
             return
         if stream.ended:
             del self._spoken[number]
             stream.stats.busy_seconds = time.monotonic() - spoken.asked
             self._say(Kind.DONE, number, stream.stats.as_dict())
 
-    def _fail(self, number: int, error: Exception) -> None:
-        log.error("stream %d failed", number, exc_info=error)
-        spoken = self._spoken.pop(number, None)
-        if spoken is not None:
-            spoken.stream.close()
+    def _fail(self, number: int, spoken: Spoken, error: Exception) -> None:
+        log.error("%s failed", spoken.order.name, exc_info=error)
         failure = Failure(f"the engine failed: {type(error).__name__}", mine=False)
         self._say(Kind.FAILED, number, asdict(failure))
 
