@@ -40,7 +40,7 @@ class Stream:
 
     def __init__(self, text: str, seed: int) -> None:
         command, _, rest = text.partition(" ")
-        self.command = command
+        self.command = command.rstrip(".").lower()
         number = rest.split(" ")[0].rstrip(".")
         self.wanted = int(number) if number.isdigit() else 5
         self.stats = StreamStats(seed=seed, prompt_tokens=len(text))

@@ -54,7 +54,7 @@ def create_app(service: Service) -> ASGIApp:
     _add_live(app, service)
     _add_lists(app, service)
     _add_health(app, service)
-    app.mount("/", StaticFiles(directory=WEB, html=True))
+    _add_page(app)
     whole: ASGIApp = Doors(app, service, app.state.keys)
     if service.settings.cors_origins:
         whole = CORSMiddleware(
@@ -167,6 +167,16 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
         return PlainTextResponse(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_page(app: FastAPI) -> None:
+    """What is no route may be a file of the page; a mount would hide that a method is wrong."""
+    files, missing = StaticFiles(directory=WEB, html=True), app.router.default
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        await (files if scope["type"] == "http" else missing)(scope, receive, send)
+
+    app.router.default = page
 
 
 def _models(service: Service) -> list[dict[str, Any]]:

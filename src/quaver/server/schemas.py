@@ -142,6 +142,8 @@ def _refusal(error: ValidationError) -> ApiError:
         return invalid(f"{'.'.join(place)} is missing", name, "missing_required_parameter")
     given = repr(first["input"])
     given = given if len(given) <= 80 else given[:77] + "..."
+    if name == "voice":  # the message would be of one of its two kinds
+        return invalid(f'voice is {given}; give a name, or {{"id": name}}', name)
     code = "string_above_max_length" if first["type"] == "string_too_long" else "invalid_value"
     return invalid(f"{name} is {given}: {first['msg']}", name, code)
 
