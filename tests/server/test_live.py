@@ -17,7 +17,9 @@ SECONDS = FRAME / RATE  # of a chunk
 
 @pytest.fixture(scope="module")
 def server():
-    with scripted(max_streams=2, max_queue=0, max_chars=300, max_body=4096, idle_timeout=1) as server:
+    with scripted(
+        max_streams=2, max_queue=0, max_chars=300, max_body=4096, idle_timeout=1
+    ) as server:
         yield server
 
 
