@@ -3,9 +3,9 @@
 import json
 import signal
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,7 +146,7 @@ def test_a_client_that_leaves_frees_its_place(server, fields):
 @pytest.mark.parametrize("fields", [{"stream": False}, {}])
 def test_a_client_that_leaves_before_any_sound_frees_its_place(server, fields):
     body = json.dumps({"input": "stuck", **fields}).encode()
-    head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = "POST /v1/audio/speech HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         until(lambda: server.metric("num_requests_running") == 1)
@@ -222,8 +222,7 @@ def test_the_engine_goes_with_the_server():
 
 def _alive(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().split()[2] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
 

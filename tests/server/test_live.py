@@ -210,10 +210,9 @@ def test_who_says_nothing_is_let_go_unless_listening(server):
 
 
 def test_a_message_that_is_too_large_ends_the_connection(server):
-    with talking(server) as talk:
-        with pytest.raises(ConnectionClosed) as closed:
-            talk.send("input.text", text="a" * 5000)
-            talk.next()
+    with talking(server) as talk, pytest.raises(ConnectionClosed) as closed:
+        talk.send("input.text", text="a" * 5000)
+        talk.next()
     assert closed.value.rcvd.code == 1009
 
 

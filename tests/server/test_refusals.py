@@ -1,6 +1,5 @@
 """Whatever a stranger sends is answered, and what is wrong is named."""
 
-import http.client
 import json
 import socket
 

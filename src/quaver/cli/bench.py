@@ -17,14 +17,16 @@ from quaver.core.errors import InputError
 if TYPE_CHECKING:
     from quaver.bench.measure import Plan
 
-COMPARE = "compare"
+COMPARE, SERVE = "compare", "serve"
+SOUND_SECONDS = 8.0
 BASELINES = ("transformers",)
 MOST_STREAMS, MOST_SECONDS, MOST_REPEATS = 4096, 600.0, 100
 
 Model = Annotated[
     list[str] | None,
     typer.Argument(
-        help="A bundled name, a folder, a hub id; or `compare A.json B.json`, two results."
+        help="A bundled name, a folder, a hub id; or `compare A.json B.json`, two results; or "
+        "`serve URL`, a running service."
     ),
 ]
 Shape = Annotated[
@@ -35,7 +37,17 @@ Layers = Annotated[int | None, typer.Option(min=1, help="Of --shape; fewer for a
 Recipe = Annotated[str | None, typer.Option(help="Precision, such as bf16, int8, fp8.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: a GPU if any.")]
 Streams = Annotated[str, typer.Option(help="How many at once; several with commas: 1,8,64.")]
-Seconds = Annotated[float, typer.Option(help="Of sound of each stream, at most.")]
+Seconds = Annotated[
+    float | None,
+    typer.Option(help="Of sound of each stream, at most: 8. Of a service: of asking, 30."),
+]
+Rate = Annotated[
+    str | None,
+    typer.Option(help="Of a service: requests a second, at random, whatever --streams says."),
+]
+MaxSeconds = Annotated[
+    float | None, typer.Option(min=0.1, help="Of a service: of sound of a segment, at most.")
+]
 Repeats = Annotated[int, typer.Option(help="Runs of each, after one that warms up.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**40, help="Of the first stream.")]
 Baseline = Annotated[
@@ -60,7 +72,9 @@ def bench(
     recipe: Recipe = None,
     device: Device = None,
     streams: Streams = "1",
-    seconds: Seconds = 8.0,
+    seconds: Seconds = None,
+    rate: Rate = None,
+    max_seconds: MaxSeconds = None,
     repeats: Repeats = 3,
     seed: Seed = 0,
     baseline: Baseline = None,
@@ -78,15 +92,20 @@ def bench(
     if given[:1] == [COMPARE]:
         _compare(given[1:])
         return
+    if given[:1] == [SERVE]:
+        if len(given) != 2:
+            raise InputError("serve takes one URL, such as http://127.0.0.1:8000")
+        _check_plot(plot)
+        from quaver.cli.bench_serve import bench_serve
+
+        bench_serve(given[1], streams, rate, seconds, max_seconds, seed, out, plot)
+        return
     if len(given) != (shape is None):
         raise InputError("give one MODEL, or --shape, or `compare` and two results")
-    plan = _plan(streams, seconds, repeats, seed)
+    plan = _plan(streams, SOUND_SECONDS if seconds is None else seconds, repeats, seed)
     if baseline not in (None, *BASELINES):
         raise InputError(f"--baseline is {baseline!r}; allowed is {', '.join(BASELINES)}")
-    from quaver.bench import table
-
-    if plot is not None and plot.suffix not in table.PLOTS:
-        raise InputError(f"--plot is {plot}; allowed endings are {', '.join(table.PLOTS)}")
+    _check_plot(plot)
     with _folder(given, shape, layers) as name:
         rows = _measure(name, recipe, device, plan, graphs)
         for row in rows:
@@ -102,6 +121,13 @@ def bench(
         _save(rows, out, plot)
     except OSError as error:
         raise InputError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def _check_plot(plot: Path | None) -> None:
+    from quaver.bench.table import PLOTS
+
+    if plot is not None and plot.suffix not in PLOTS:
+        raise InputError(f"--plot is {plot}; allowed endings are {', '.join(PLOTS)}")
 
 
 def _show(rows: list[dict[str, Any]], markdown: bool) -> None:

@@ -23,7 +23,7 @@ class Keys:
         self._digests = [_digest(key) for key in keys]
 
     def caller(self, headers: Headers, address: str) -> str:
-        """Who asks: a key's digest, or an address where none is needed. ApiError for a wrong key."""
+        """Who asks: a key's digest, or an address where none is needed. ApiError if it is wrong."""
         if not self._digests:
             return address
         digest = _digest(_given(headers))

@@ -70,7 +70,7 @@ class Server:
         path: str,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
-    ) -> "Answer":
+    ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path, body, headers or {})
@@ -78,15 +78,15 @@ class Server:
         finally:
             connection.close()
 
-    def get(self, path: str, **headers: str) -> "Answer":
+    def get(self, path: str, **headers: str) -> Answer:
         return self.request(
             "GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()}
         )
 
-    def speak(self, text: str = "count 3", **fields: Any) -> "Answer":
+    def speak(self, text: str = "count 3", **fields: Any) -> Answer:
         return self.post({"input": text, "response_format": "pcm"} | fields)
 
-    def post(self, content: Any, **headers: str) -> "Answer":
+    def post(self, content: Any, **headers: str) -> Answer:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         return self.request(
             "POST", "/v1/audio/speech", body, {"Content-Type": "application/json"} | headers

@@ -1,0 +1,72 @@
+"""`quaver bench serve URL`: what the listeners of a running service wait for."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from quaver.core.errors import InputError
+
+SECONDS, MOST_SECONDS = 30.0, 3600.0
+MOST_RATE, MOST_LISTENERS = 1000.0, 4096
+
+
+def bench_serve(
+    url: str,
+    streams: str,
+    rate: str | None,
+    seconds: float | None,
+    max_seconds: float | None,
+    seed: int,
+    out: Path | None,
+    plot: Path | None,
+) -> None:
+    """One row for each rate, or for each number of listeners at once."""
+    from rich.console import Console
+
+    from quaver.bench.listening import Load, listen
+    from quaver.bench.machine import fingerprint, write_result
+    from quaver.bench.served import plot_served, served_lines, served_row
+    from quaver.quality.panel import PLAIN_SENTENCES
+    from quaver.server.settings import KEY_VARIABLE
+
+    rates = [] if rate is None else _numbers("--rate", rate, MOST_RATE)
+    listeners = (
+        [int(n) for n in _numbers("--streams", streams, MOST_LISTENERS)] if not rates else []
+    )
+    length = SECONDS if seconds is None else seconds
+    if not 0 < length <= MOST_SECONDS:
+        raise InputError(f"--seconds is {length}; allowed is more than 0, up to {MOST_SECONDS:g}")
+    rows = []
+    with Console(stderr=True).status("") as status:
+        for each in rates or listeners:
+            load = Load(
+                url=url,
+                key=os.environ.get(KEY_VARIABLE),
+                seconds=length,
+                rate=each if rates else None,
+                listeners=None if rates else int(each),
+                max_seconds=max_seconds,
+                seed=seed,
+            )
+            rows.append(served_row(*listen(load, PLAIN_SENTENCES, status.update)))
+    machine = fingerprint()
+    for row in rows:
+        print("\n".join(served_lines(row)))
+    for row in rows:
+        print(json.dumps(row | {"machine": machine}))
+    if out is not None:
+        write_result(out, {"served": rows})
+    if plot is not None:
+        plot_served(rows, plot)
+
+
+def _numbers(name: str, given: str, most: float) -> list[float]:
+    try:
+        numbers = [float(each) for each in given.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number <= most for number in numbers):
+        raise InputError(f"{name} is {given!r}; give numbers above 0, up to {most:g}, such as 1,8")
+    return numbers
