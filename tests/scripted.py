@@ -122,6 +122,7 @@ def main() -> None:
         "parameters": 1,
         "bytes": 4,
         "rtf_when_full": 0.1,
+        "notes": [],
     }
     line.sendall(pack(Kind.READY, payload=facts))
     Worker(Synthesizer(slots), line, False, lambda: None).run()

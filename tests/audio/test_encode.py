@@ -1,5 +1,6 @@
 """Every format decodes to what went in; files appear whole or not at all; pipes are heard live."""
 
+import gc
 import io
 import os
 import struct
@@ -220,3 +221,20 @@ class Unseekable(io.RawIOBase):
 
     def flush(self) -> None:
         self.flushes += 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux does")
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_encoder_that_is_given_up_leaves_nothing(name):
+    def give_up() -> int:
+        writer = StreamWriter(io.BytesIO(), 24000, name)
+        writer.write(np.zeros(2048, np.float32))
+        writer.abort()
+        return len([*Path("/proc/self/task").iterdir()])
+
+    gc.disable()  # which would come much later
+    try:
+        counts = [give_up() for _ in range(30)]
+    finally:
+        gc.enable()
+    assert max(counts) - min(counts) < 10

@@ -1,6 +1,7 @@
 """Whatever a stranger sends is answered, and what is wrong is named."""
 
 import json
+import re
 import socket
 
 import pytest
@@ -174,6 +175,15 @@ def test_lists_are_as_clients_expect_them(server):
     assert server.get("/v1/audio/models").json == {"models": [model]}
     voices = server.get("/v1/audio/voices").json["voices"]
     assert voices == [{"id": name, "name": name} for name in VOICES]
+
+
+def test_the_api_describes_itself_in_one_piece(server):
+    described = server.get("/openapi.json")
+    references = re.findall(r'"\$ref":\s*"#/components/schemas/(\w+)"', described.body.decode())
+    assert described.body.count(b"$ref") == len(references)
+    body = described.json["paths"]["/v1/audio/speech"]["post"]["requestBody"]["content"]
+    assert body["application/json"]["schema"]["required"] == ["input"]
+    assert {*references} <= described.json["components"]["schemas"].keys()
 
 
 @pytest.fixture(scope="module")

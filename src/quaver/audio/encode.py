@@ -80,7 +80,7 @@ class StreamWriter:
         self._sink = _sink_for(target)
         self._done = False
         with ExitStack() as undo:
-            undo.callback(self.abort)
+            undo.callback(self._sink.discard)
             self._encoder = _encoder_for(format, self._sink, sample_rate)
             undo.pop_all()
 
@@ -108,6 +108,7 @@ class StreamWriter:
         if not self._done:
             self._done = True
             self._sink.discard()
+            self._encoder.abandon()
 
     def __enter__(self) -> Self:
         return self
@@ -225,6 +226,9 @@ class _Encoder(Protocol):
 
     def close(self) -> None: ...
 
+    def abandon(self) -> None:
+        """Give up what it holds, whose end nobody wants."""
+
 
 def _encoder_for(format: str, sink: _Pipe, sample_rate: int) -> _Encoder:
     if format == "wav":
@@ -249,6 +253,9 @@ class _Wav:
             self._sink.seek(0)
         if self._sink.seekable() or not self._bytes:
             self._sink.write(self._header(self._bytes))
+
+    def abandon(self) -> None:
+        pass
 
     def _header(self, data_bytes: int) -> bytes:
         """RIFF's lengths have 32 bits; a longer file (a day of speech) says that it is unknown."""
@@ -295,6 +302,10 @@ class _Compressed:
     def close(self) -> None:
         self._container.start_encoding()  # without samples there is still a header to write
         self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def abandon(self) -> None:
+        # else threads and buffers, megabytes of them, stay until the garbage collector comes
         self._container.close()
 
 

@@ -202,7 +202,10 @@ def _model(service: Service, name: str, engine: Engine) -> dict[str, Any]:
 
 
 def _schema() -> dict[str, Any]:
-    return SpeechRequest.model_json_schema()
+    """Of the body, in one piece: its references would be looked for elsewhere."""
+    schema = SpeechRequest.model_json_schema()
+    (schema["properties"]["voice"]["anyOf"][1],) = schema.pop("$defs").values()
+    return schema
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -38,7 +38,7 @@ log = logging.getLogger("quaver.engines")
 WORKER = (sys.executable, "-m", "quaver.server.worker")
 SOCKET_BYTES = 1 << 20
 HELD_ABOVE, GO_BELOW = 10.0, 5.0  # seconds of sound that wait for a client
-SILENT_SECONDS = 60.0  # an engine that is ready says something every second
+SILENT_SECONDS = 120.0  # an engine that is ready says something every second
 FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0  # seconds before an engine is started again
 WELL_AFTER = 60.0  # seconds of life, and the wait is the first again
 
@@ -123,8 +123,8 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """The recipe, as asked for, or as it turned out."""
-        return self.place.recipe or self.facts.get("recipe", "")
+        """The recipe, as it turned out once it is loaded."""
+        return str(self.facts.get("recipe", self.place.recipe or ""))
 
     @property
     def pid(self) -> int | None:

@@ -57,6 +57,8 @@ async def _tell_ready(service: Service) -> None:
             f"quaver: ready: {facts['model']}, {facts['recipe']} on {facts['device']}, "
             f"{facts['slots']} streams at once at RTF {facts['rtf_when_full']:.2f}\n"
         )
+        for note in facts["notes"]:
+            sys.stderr.write(f"quaver: warning: {note}\n")
 
 
 class _Server(uvicorn.Server):

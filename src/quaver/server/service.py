@@ -179,6 +179,7 @@ class Utterance:
         try:
             self._ticket = self._engine.submit(self.order)
         except EngineLostError as error:
+            self._sound.close()
             raise unavailable(str(error), "engine_lost") from None
         return self
 

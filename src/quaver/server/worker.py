@@ -74,8 +74,9 @@ class Worker:
                     if not spoken.held:
                         self._tell(number, spoken)
             self._pulse()
-            self._line.sendall(self._out)
-            self._out.clear()
+            if self._out:
+                self._line.sendall(self._out)
+                self._out.clear()
 
     def _wanted(self) -> bool:
         return not all(spoken.held for spoken in self._spoken.values())
