@@ -34,7 +34,7 @@ REPORTED = {
         "out",
         "format",
     ),
-    *("prompt_tokens", "tokens", "frames", "segments", "finish_reasons"),
+    *("prompt_tokens", "tokens", "frames", "queue_seconds", "segments", "finish_reasons"),
     *("audio_seconds", "busy_seconds", "load_seconds", "ttfa_seconds", "rtf"),
 }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
@@ -305,8 +305,11 @@ class _Compressed:
         self._container.close()
 
     def abandon(self) -> None:
+        import av
+
         # else threads and buffers, megabytes of them, stay until the garbage collector comes
-        self._container.close()
+        with suppress(av.error.FFmpegError):  # the sink had failed before
+            self._container.close()
 
 
 def _check_format(format: str, given: str) -> None:
