@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,10 @@ class Worker:
 
     def run(self) -> None:
         """Until the front is gone."""
+        with suppress(ConnectionError):
+            self._run()
+
+    def _run(self) -> None:
         while self._listen():
             if self._wanted():
                 self._synthesizer.advance()
