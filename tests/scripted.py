@@ -25,7 +25,7 @@ RATE, FRAME = 24000, 2048
 STEP_SECONDS = 0.004
 BURST = 40  # chunks a step
 VOICES = ["ada", "ben", "cid"]
-UNLOADABLE = "unloadable"
+UNLOADABLE, DEAD = "unloadable", "dead"  # models
 
 
 def tone(seed: int, number: int) -> np.ndarray:
@@ -111,6 +111,8 @@ def main() -> None:
     if place.model == UNLOADABLE:
         line.sendall(pack(Kind.UNUSABLE, payload={"message": "there is no such model"}))
         raise SystemExit(2)
+    if place.model == DEAD:
+        raise SystemExit(3)
     slots = place.slots or 2
     facts = {
         "model": place.model,

@@ -44,18 +44,16 @@ OPEN_LISTS = ("/v1/audio/voices", "/v1/audio/models", "/v1/models")
 def create_app(service: Service) -> ASGIApp:
     """The ASGI application of `service`, which somebody else runs."""
     app = FastAPI(title="Quaver", version=quaver.__version__, docs_url=None, redoc_url=None)
-    app.state.service = service
-    app.state.rates = Rates(service.settings.rate_limit)
-    app.state.keys = Keys(service.settings.api_keys)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
-    _add_speech(app, service)
-    _add_live(app, service)
+    rates = Rates(service.settings.rate_limit)
+    _add_speech(app, service, rates)
+    _add_live(app, service, rates)
     _add_lists(app, service)
     _add_health(app, service)
     _add_page(app)
-    whole: ASGIApp = Doors(app, service, app.state.keys)
+    whole: ASGIApp = Doors(app, service)
     if service.settings.cors_origins:
         whole = CORSMiddleware(
             whole,
@@ -70,8 +68,8 @@ def create_app(service: Service) -> ASGIApp:
 class Doors:
     """What every request passes: its id, its key, and what pages may do."""
 
-    def __init__(self, app: ASGIApp, service: Service, keys: Keys) -> None:
-        self._app, self._keys = app, keys
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._keys = app, Keys(service.settings.api_keys)
         self._open = OPEN_LISTS if service.settings.open_voices else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,19 +100,19 @@ class Doors:
         return self._keys.caller(headers, address)
 
 
-def _add_speech(app: FastAPI, service: Service) -> None:
+def _add_speech(app: FastAPI, service: Service, rates: Rates) -> None:
     body = {"required": True, "content": {"application/json": {"schema": _schema()}}}
 
     @app.post("/v1/audio/speech", openapi_extra={"requestBody": body}, response_class=Response)
     async def speech(request: Request) -> Response:
-        app.state.rates.count(request.state.caller)
+        rates.count(request.state.caller)
         asked = parse(SpeechRequest, await _body(request, service.settings.max_body))
         check_text(asked.input, service.settings.max_chars)
         engine = service.engine(asked.model, asked.recipe)
         return SpeechResponse(service, engine, request.state.name, asked)
 
 
-def _add_live(app: FastAPI, service: Service) -> None:
+def _add_live(app: FastAPI, service: Service, rates: Rates) -> None:
     @app.websocket("/v1/audio/speech/stream")
     async def live(websocket: WebSocket) -> None:
         try:
@@ -122,7 +120,7 @@ def _add_live(app: FastAPI, service: Service) -> None:
         except ApiError as error:
             await websocket.send_denial_response(JSONResponse(error.body(), error.status))
             return
-        await Session(websocket, service, app.state.rates).run()
+        await Session(websocket, service, rates).run()
 
 
 def _add_lists(app: FastAPI, service: Service) -> None:

@@ -126,10 +126,6 @@ class Engine:
         """The recipe, as it turned out once it is loaded."""
         return str(self.facts.get("recipe", self.place.recipe or ""))
 
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
-
     async def wait_ready(self) -> None:
         await self._ready.wait()
 
@@ -160,6 +156,8 @@ class Engine:
                 await self._live()
             finally:
                 await self._end()
+            if not self.facts:
+                raise ConfigError("the engine ended before it was ready; what it said is above")
             if time.monotonic() - started > WELL_AFTER:
                 wait = FIRST_WAIT
             log.error("the engine %s is gone; another starts in %.1f s", self.name, wait)

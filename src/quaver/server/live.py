@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +18,10 @@ from quaver.server.errors import INVALID, ApiError, busy, invalid, unavailable
 from quaver.server.schemas import SessionConfig, SessionMessage, check_length, parse
 from quaver.server.service import Service, Utterance
 
+log = logging.getLogger("quaver.server")
+
 MOST_TURNS = 8  # utterances of one connection that are not said yet
-POLICY = 1008  # close code
+POLICY, BROKEN = 1008, 1011  # close codes
 
 
 @dataclass(eq=False)
@@ -76,8 +79,8 @@ class Session:
         try:
             while await self._obey_next():
                 pass
-        except WebSocketDisconnect:
-            pass
+        except (WebSocketDisconnect, TimeoutError):
+            pass  # it left, or takes nothing
         finally:
             await self._stop()
         if self._socket.application_state is WebSocketState.CONNECTED:
@@ -180,10 +183,24 @@ class Session:
         self._open, self._deaf = None, False
 
     async def _speak(self, turn: Turn, before: asyncio.Task[None] | None) -> None:
-        """Say a turn's sentences as they come, once what came before is said."""
+        """Say a turn once what came before is said; whatever happens is told."""
         try:
             if before is not None:
                 await asyncio.wait([before])
+            await self._speak_sentences(turn)
+        except WebSocketDisconnect:
+            pass  # whoever receives sees it too
+        except TimeoutError:
+            await self._socket.close(POLICY, "nothing was taken")
+        except Exception:
+            log.exception("%s failed", self._socket.state.name)
+            await self._socket.close(BROKEN)
+        finally:
+            self._turns.remove(turn)
+
+    async def _speak_sentences(self, turn: Turn) -> None:
+        """As they come."""
+        try:
             with self._service.accepted(turn.engine):
                 number, seconds = 0, 0.0
                 while (sentence := await turn.sentences.get()) is not None:
@@ -193,17 +210,9 @@ class Session:
         except ApiError as error:
             self._refuse_more(turn)
             await self._send_error(error)
-        except TimeoutError:
-            await self._socket.close(POLICY, "nothing was taken")
-        except WebSocketDisconnect:
-            pass  # whoever receives sees it too
-        finally:
-            self._speaking = False
-            self._turns.remove(turn)
 
     async def _say(self, turn: Turn, number: int, sentence: str, start: float) -> float:
         """Say one; returns when its sound ends, in seconds of the utterance's sound."""
-        self._speaking = True
         config, sent, end = turn.config, 0, start
         about = {"utterance_index": turn.index, "sentence_index": number}
         name = f"{self._socket.state.name}/{turn.index}.{number}"
@@ -217,6 +226,7 @@ class Session:
             "start_seconds": start,
         }
         done = about | {"type": "audio.done", "start_seconds": start}
+        self._speaking = True
         try:
             async with made as utterance, aclosing(utterance.pieces()) as pieces:
                 async for piece in pieces:
@@ -229,9 +239,10 @@ class Session:
             if sent:
                 await self._send(done | {"total_bytes": sent, "end_seconds": None, "error": True})
             raise
+        finally:
+            self._speaking = False
         if sent:
             await self._send(done | {"total_bytes": sent, "end_seconds": end, "error": False})
-        self._speaking = False
         return end
 
     async def _send_done(self, index: int, sentences: int, seconds: float) -> None:

@@ -78,15 +78,18 @@ class _Server(uvicorn.Server):
             )
         )
         self._service = service
-        self._draining: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
+        self._draining: asyncio.Task[None] | None = None
+        self._told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._draining is None:
-            self._draining = self._loop.create_task(self._drain())
-            self._loop.call_soon_threadsafe(lambda: None)  # the loop may be asleep
-        else:
+        if self._told:
             self.should_exit = self.force_exit = True
+        self._told = True
+        self._loop.call_soon_threadsafe(self._begin_draining)
+
+    def _begin_draining(self) -> None:
+        self._draining = self._draining or self._loop.create_task(self._drain())
 
     async def _drain(self) -> None:
         await self._service.drain()

@@ -39,7 +39,7 @@ class Service:
         self.draining = False
         self._accepted = dict.fromkeys(self.engines, 0)
         self._mean_seconds = 1.0
-        self._none_left = asyncio.Event()
+        self._somebody_left = asyncio.Event()
         self.pool = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="encode")
         self.metrics.watch(self._numbers)
 
@@ -59,8 +59,8 @@ class Service:
         try:
             async with asyncio.timeout(self.settings.drain_timeout):
                 while any(self._accepted.values()):
-                    self._none_left.clear()
-                    await self._none_left.wait()
+                    self._somebody_left.clear()
+                    await self._somebody_left.wait()
         except TimeoutError:
             log.warning("streams are still running; they are cut")
             for engine in self.engines:
@@ -113,7 +113,7 @@ class Service:
             self._accepted[engine] -= 1
             took = time.monotonic() - started
             self._mean_seconds = RECENT * self._mean_seconds + (1 - RECENT) * took
-            self._none_left.set()
+            self._somebody_left.set()
 
     def _refusal(self, engine: Engine) -> ApiError | None:
         if self.draining:
@@ -183,13 +183,14 @@ class Utterance:
             raise unavailable(str(error), "engine_lost") from None
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._ticket is not None:
             self._ticket.cancel()
         self._sound.close()
         took, name = time.monotonic() - self._started, self._engine.name
         if self.stats is None:
-            reason = self._failure or "client_gone"
+            slow = kind is not None and issubclass(kind, TimeoutError)
+            reason = self._failure or ("client_slow" if slow else "client_gone")
             self._service.metrics.failed.labels(name, reason).inc()
             log.info("%s: %s after %.2f s", self.order.name, reason, took)
         else:

@@ -40,9 +40,9 @@ class SpeechResponse(Response):
                 asked = self._asked
                 made = Utterance(self._service, self._engine, self._name, asked.input, asked)
                 async with made as utterance, aclosing(utterance.pieces()) as pieces:
-                    if not self._asked.stream:
+                    if not asked.stream:
                         await self._send_whole(sender, utterance, pieces)
-                    elif self._asked.stream_format == "sse":
+                    elif asked.stream_format == "sse":
                         await self._send_events(sender, utterance, pieces)
                     else:
                         await self._send_bytes(sender, utterance, pieces)
@@ -51,6 +51,8 @@ class SpeechResponse(Response):
                 response = JSONResponse(error.body(), error.status, error.headers)
                 await response(scope, receive, send)
             # else the server closes the connection, since the body has no end
+        except TimeoutError:
+            pass  # of a client that takes nothing; the connection is closed as well
 
     async def _send_bytes(
         self, sender: _Sender, utterance: Utterance, pieces: AsyncGenerator[bytes]
@@ -69,7 +71,8 @@ class SpeechResponse(Response):
         headers = self._told(utterance) | NO_BUFFER
         await sender.start(headers | {"Content-Type": "text/event-stream; charset=utf-8"})
         try:
-            await sender.body(_delta(first))
+            if first:
+                await sender.body(_delta(first))
             async for piece in pieces:
                 await sender.body(_delta(piece))
         except ApiError as error:
