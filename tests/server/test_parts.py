@@ -1,5 +1,7 @@
 """Settings, keys, rates, requests and tempo, each alone."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from quaver.audio.tempo import Tempo
+from quaver.cli.main import run
 from quaver.core.errors import ConfigError, InputError
 from quaver.core.text import SentenceFeed, normalize
 from quaver.server.access import Keys, Rates
@@ -180,3 +183,11 @@ def test_a_sentence_is_given_when_the_next_begins():
     assert feed.push("N") == ["It was late."]
     assert feed.push("obody spoke") == []
     assert feed.finish() == ["Nobody spoke"]
+
+
+def test_what_is_not_installed_is_told(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("quaver.server.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert run(["serve", "nano", "--port", "0"]) == 2
+    assert "pip install 'quaver[serve]'" in capsys.readouterr().err

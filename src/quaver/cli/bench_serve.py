@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quaver.core.errors import InputError
+
+if TYPE_CHECKING:
+    from quaver.bench.listening import Load
 
 SECONDS, MOST_SECONDS = 30.0, 3600.0
 MOST_RATE, MOST_LISTENERS = 1000.0, 4096
@@ -25,32 +29,14 @@ def bench_serve(
     """One row for each rate, or for each number of listeners at once."""
     from rich.console import Console
 
-    from quaver.bench.listening import Load, listen
+    from quaver.bench.listening import listen
     from quaver.bench.machine import fingerprint, write_result
     from quaver.bench.served import plot_served, served_lines, served_row
     from quaver.quality.panel import PLAIN_SENTENCES
-    from quaver.server.settings import KEY_VARIABLE
 
-    rates = [] if rate is None else _numbers("--rate", rate, MOST_RATE)
-    listeners = (
-        [int(n) for n in _numbers("--streams", streams, MOST_LISTENERS)] if not rates else []
-    )
-    length = SECONDS if seconds is None else seconds
-    if not 0 < length <= MOST_SECONDS:
-        raise InputError(f"--seconds is {length}; allowed is more than 0, up to {MOST_SECONDS:g}")
-    rows = []
+    loads = _loads(url, streams, rate, seconds, max_seconds, seed)
     with Console(stderr=True).status("") as status:
-        for each in rates or listeners:
-            load = Load(
-                url=url,
-                key=os.environ.get(KEY_VARIABLE),
-                seconds=length,
-                rate=each if rates else None,
-                listeners=None if rates else int(each),
-                max_seconds=max_seconds,
-                seed=seed,
-            )
-            rows.append(served_row(*listen(load, PLAIN_SENTENCES, status.update)))
+        rows = [served_row(*listen(load, PLAIN_SENTENCES, status.update)) for load in loads]
     machine = fingerprint()
     for row in rows:
         print("\n".join(served_lines(row)))
@@ -60,6 +46,36 @@ def bench_serve(
         write_result(out, {"served": rows})
     if plot is not None:
         plot_served(rows, plot)
+
+
+def _loads(
+    url: str,
+    streams: str,
+    rate: str | None,
+    seconds: float | None,
+    max_seconds: float | None,
+    seed: int,
+) -> list[Load]:
+    from quaver.bench.listening import Load
+    from quaver.server.settings import KEY_VARIABLE
+
+    rates = [] if rate is None else _numbers("--rate", rate, MOST_RATE)
+    listeners = [] if rates else _numbers("--streams", streams, MOST_LISTENERS)
+    length = SECONDS if seconds is None else seconds
+    if not 0 < length <= MOST_SECONDS:
+        raise InputError(f"--seconds is {length}; allowed is more than 0, up to {MOST_SECONDS:g}")
+    return [
+        Load(
+            url=url,
+            key=os.environ.get(KEY_VARIABLE),
+            seconds=length,
+            rate=each if rates else None,
+            listeners=None if rates else int(each),
+            max_seconds=max_seconds,
+            seed=seed,
+        )
+        for each in rates or listeners
+    ]
 
 
 def _numbers(name: str, given: str, most: float) -> list[float]:
