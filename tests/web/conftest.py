@@ -1,4 +1,4 @@
-"""A real browser with the page in it, ears on its loudspeaker, and a watch over what it must not do."""
+"""A real browser with the page in it, ears on its loudspeaker, and a watch over its mistakes."""
 
 import re
 import shutil

@@ -7,6 +7,12 @@ from playwright.sync_api import Page
 PATIENCE = 20  # seconds: what is late by then hangs
 SILENT = "ears.peak === 0"
 LOUD = "ears.peak > 0.1"
+# The share of a canvas that is not empty.
+DRAWN = """id => {
+  const canvas = document.getElementById(id);
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return data.filter((value, place) => place % 4 === 3 && value > 0).length / (data.length / 4);
+}"""
 # A name of this machine that browsers trust as little as any other machine's.
 ELSEWHERE = "elsewhere.test"
 
@@ -16,7 +22,7 @@ def speak(page: Page) -> None:
 
 
 def until(page: Page, expression: str):
-    """Wait for what an expression gives to be true; the page's policy keeps browsers from doing it."""
+    """Wait for an expression to be true. The page's policy forbids Playwright's own way."""
     for _ in range(PATIENCE * 50):
         if found := page.evaluate(expression):
             return found

@@ -5,20 +5,18 @@ import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-import quaver
+from quaver.server.app import SAFE, WEB
 
-WEB = Path(quaver.__file__).parent / "web"
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"} | {
-    ".svg": "image/svg+xml"
+KINDS = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
 }
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
-)
 RATE = 16_000
 PITCH = {"fp32": 500, "int8": 1000}  # Hz: what each recipe sounds like
 LONGEST = 30.0  # seconds that an answer may wait for its test
@@ -45,7 +43,7 @@ class Answer:
 
 
 class SpeechStub(ThreadingHTTPServer):
-    """On this machine, on a free port unless told, until the block is left. Its fields may be set at any time."""
+    """On a free port of this machine unless told; its fields may be set at any time."""
 
     daemon_threads = True
 
@@ -162,10 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(404, {"error": {"message": "no such file", "param": None}})
             return
         data = file.read_bytes()
-        length = {"Content-Length": str(len(data))}
-        self._head(
-            200, {"Content-Type": KINDS[file.suffix], "Content-Security-Policy": POLICY} | length
-        )
+        kind = {"Content-Type": KINDS[file.suffix], "Content-Length": str(len(data))}
+        self._head(200, SAFE | kind)
         self.wfile.write(data)
 
     def _json(self, status: int, content: object, more: dict[str, str] | None = None) -> None:

@@ -20,8 +20,8 @@ def hear(page: Page, side: str) -> tuple[str, float]:
     page.evaluate("ears.pitch = ears.peak = 0")
     page.get_by_role("button", name=f"Play {side.upper()}").click()
     until(page, LOUD)
-    found = "Object.entries(%s).find(([, pitch]) => Math.abs(pitch - ears.pitch) < 20)?.[0]" % PITCH
-    recipe = until(page, found)
+    near = "([, pitch]) => Math.abs(pitch - ears.pitch) < 20"
+    recipe = until(page, f"Object.entries({PITCH}).find({near})?.[0]")
     until(page, "ears.peaks.slice(-5).every((peak) => Math.abs(peak - ears.peak) < 0.005)")
     peak = page.evaluate("ears.peak")
     page.get_by_role("button", name=f"Stop {side.upper()}").click()
@@ -55,7 +55,7 @@ def test_rounds(ready, stub):
     p = 100 * 2 * binomial_p(7, 7)
     expect(ready.locator("#ab-better")).to_contain_text("fp32 0, int8 7, 1 without a difference")
     expect(ready.locator("#ab-better")).to_contain_text(
-        f"in {p:.1f} % of such series: some evidence that int8"
+        f"in {p:.1f} % of such tests: some evidence that int8"
     )
     p = 100 * binomial_p(7, 8)
     expect(ready.locator("#ab-told-apart")).to_contain_text(

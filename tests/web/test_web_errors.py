@@ -8,7 +8,7 @@ from speech_stub import Answer, SpeechStub
 def test_busy(ready, watch, stub):
     watch.expected = "429"
     error = {
-        "message": "All 4 streams speak.",
+        "message": "all 4 streams speak",
         "type": "rate_limit_error",
         "param": None,
         "code": "server_busy",

@@ -3,31 +3,37 @@
 import re
 
 import pytest
-from hearing import LOUD, speak, until
+from hearing import DRAWN, LOUD, speak, until
 from playwright.sync_api import Page, expect
 from speech_stub import WEB, Answer
 
 # Contrast (WCAG 2) of each text that shows with what is behind it; the worst first.
 CONTRASTS = """() => {
   const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+  const linear = (c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
   const light = (color) => {
-    const [r, g, b] = channels(color).map((c) => ((c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    const [r, g, b] = channels(color).map((c) => linear(c / 255));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const behind = (element) => {
     const { backgroundColor } = getComputedStyle(element);
-    return (channels(backgroundColor)[3] ?? 1) === 1 ? backgroundColor : behind(element.parentElement);
+    const opaque = (channels(backgroundColor)[3] ?? 1) === 1;
+    return opaque ? backgroundColor : behind(element.parentElement);
   };
   const told = (element) => {
-    const [low, high] = [getComputedStyle(element).color, behind(element)].map(light).sort((a, b) => a - b);
-    return [(high + 0.05) / (low + 0.05), element.id || element.textContent.trim().slice(0, 30)];
+    const both = [getComputedStyle(element).color, behind(element)].map(light);
+    const contrast = (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+    return [contrast, element.id || element.textContent.trim().slice(0, 30)];
   };
-  const speaks = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  const all = [...document.querySelectorAll("body *")].filter((one) => one.checkVisibility());
-  return all.filter((one) => speaks(one) || one.matches("input, textarea")).map(told).sort(([a], [b]) => a - b);
+  const words = (node) => node.nodeType === Node.TEXT_NODE && node.data.trim();
+  const speaks = (one) => one.matches("input, textarea") || [...one.childNodes].some(words);
+  const all = [...document.querySelectorAll("body *")];
+  const seen = all.filter((one) => one.checkVisibility() && speaks(one));
+  return seen.map(told).sort(([a], [b]) => a - b);
 }"""
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, canvas")]
-  .filter((one) => !(one.labels?.length || one.ariaLabel || one.textContent.trim())).map((one) => one.outerHTML)"""
+  .filter((one) => !(one.labels?.length || one.ariaLabel || one.textContent.trim()))
+  .map((one) => one.outerHTML)"""
 SIDEWAYS = """() => [...document.querySelectorAll("body *")]
   .filter((one) => one.checkVisibility() && one.getBoundingClientRect().right > innerWidth + 0.5)
   .map((one) => one.outerHTML.slice(0, 80))"""
@@ -111,9 +117,24 @@ def test_less_motion(ready, stub):
     assert ready.evaluate("frames_asked") == 0
 
 
+def test_no_room(ready, stub):
+    """A window may be narrower than any picture for a moment; the page must live on."""
+    stub.answer = Answer(seconds=0.2)
+    speak(ready)
+    expect(ready.locator("#takes li")).to_have_count(1)
+    for width in (30, 0, 400):
+        ready.evaluate(
+            "(width) => (document.querySelector('figure').style.width = `${width}px`)", width
+        )
+        frame = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        ready.evaluate(f"{frame}.then(() => true)")
+    assert ready.evaluate(DRAWN, "wave") > 0.02
+
+
 def test_storage_may_be_forbidden(page, stub, watch):
     page.add_init_script("""for (const name of ["localStorage", "sessionStorage"]) {
-      Object.defineProperty(window, name, { get() { throw new DOMException("no", "SecurityError"); } });
+      const get = () => { throw new DOMException("no", "SecurityError"); };
+      Object.defineProperty(window, name, { get });
     }""")
     page.reload()
     expect(page.get_by_text("Ready.")).to_be_visible()

@@ -48,7 +48,8 @@ def test_spectrum(ready, rate, hertz):
           const found = new Analysis({ rate, samples, length: samples.length, ended: true });
           found.advance(10_000);
           const column = [...found.spectra[25]];
-          return [found.spectra.length, found.rowOf(hertz), column.indexOf(Math.max(...column)), found.peaks[25]];
+          const loudest = column.indexOf(Math.max(...column));
+          return [found.spectra.length, found.rowOf(hertz), loudest, found.peaks[25]];
         }""",
         {"wave": wave.tolist(), "rate": rate, "hertz": hertz},
     )
@@ -76,11 +77,14 @@ def test_queue_gives_all_in_order(ready):
 
 
 def test_queue_refills_after_a_gap(ready):
-    """Ten samples a block, and a quarter of 80 a second must be there before sound goes on."""
-    pieces = [[1] * 15, [], [2] * 15, [], [3] * 10, [], [], []]
-    heard, report = ready.evaluate(QUEUE, {"pieces": pieces, "closed": 6, "rate": 80, "block": 10})
-    assert heard == [1] * 15 + [0] * 25 + [2] * 15 + [3] * 10 + [0] * 15
-    assert report == {"played": 40, "underruns": 1, "gap": 25, "finished": True}
+    """Ten samples a block; 20 must be there before sound goes on after a gap, 40 after the next."""
+    pieces = [[1] * 15, [], [2] * 15, [], [3] * 10, [], [], [4] * 30, [], [5] * 10, [], [], [], []]
+    heard, report = ready.evaluate(QUEUE, {"pieces": pieces, "closed": 12, "rate": 80, "block": 10})
+    assert (
+        heard
+        == [1] * 15 + [0] * 25 + [2] * 15 + [3] * 10 + [0] * 25 + [4] * 30 + [5] * 10 + [0] * 10
+    )
+    assert report == {"played": 80, "underruns": 2, "gap": 50, "finished": True}
 
 
 def test_tally_from_elsewhere(ready):

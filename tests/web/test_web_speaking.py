@@ -3,15 +3,9 @@
 import av
 import numpy as np
 import pytest
-from hearing import ELSEWHERE, LOUD, SILENT, speak, until
+from hearing import DRAWN, ELSEWHERE, LOUD, SILENT, speak, until
 from playwright.sync_api import expect
 from speech_stub import RATE, Answer, sound
-
-DRAWN = """id => {
-  const canvas = document.getElementById(id);
-  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  return data.filter((value, place) => place % 4 === 3 && value > 0).length / (data.length / 4);
-}"""
 
 
 def test_hears_and_draws_while_the_server_still_speaks(ready, stub):

@@ -15,7 +15,7 @@ export class BlindTest {
   #composer;
   #kept = new Kept(() => localStorage, "quaver.ab");
   #turn = new AbortController();
-  /** @type {{names: string[], x: Take, y: Take, heard: Set<string>, playing: string} | null} */
+  /** @type {{names: string[], x: Take, y: Take, heard: Set<string>} | null} */
   #round = null;
 
   constructor(stage, composer) {
@@ -85,7 +85,7 @@ export class BlindTest {
   }
 
   #begin(names, [x, y]) {
-    this.#round = { names, x, y, heard: new Set(), playing: "" };
+    this.#round = { names, x, y, heard: new Set() };
     at("ab-vote").reset();
     at("ab-vote").hidden = false;
     at("ab-asked").textContent = names[0];
@@ -94,30 +94,25 @@ export class BlindTest {
     at("ab-x").focus();
   }
 
-  async #play(side) {
+  #play(side) {
     const round = this.#round;
-    if (this.#stage.state === "playing" && round.playing === side) {
+    if (this.#stage.playing === round[side]) {
       this.#stage.stop();
       return;
     }
     const other = side === "x" ? round.y : round.x;
     const gain = Math.min(1, other.level / (round[side].level || 1)); // loudness must not tell them apart
-    const end = this.#stage.playBlind(round[side], gain);
     round.heard.add(side);
-    round.playing = side;
-    this.#mark();
-    await end;
+    this.#stage.playBlind(round[side], gain);
   }
 
   #mark() {
     if (!this.#round) return;
-    const { playing, heard } = this.#round;
-    if (this.#stage.state !== "playing") this.#round.playing = "";
     for (const side of SIDES) {
       const button = at(`ab-${side}`);
-      const plays = this.#round.playing === side;
+      const plays = this.#stage.playing === this.#round[side];
       button.textContent = `${plays ? "Stop" : "Play"} ${side.toUpperCase()}`;
-      button.classList.toggle("heard", heard.has(side));
+      button.classList.toggle("heard", this.#round.heard.has(side));
     }
   }
 

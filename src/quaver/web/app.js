@@ -87,8 +87,8 @@ function showNumbers() {
   at("rtf").textContent = rtf === null ? "–" : rtf.toFixed(2);
   at("rtfx").textContent = rtf === null ? "" : `RTFx ${(1 / rtf).toFixed(1)}`;
   at("seconds").textContent = `${seconds.toFixed(1)} s`;
-  at("underruns").textContent = `${underruns}`;
-  at("nothing").hidden = true;
+  at("underruns").textContent = underruns;
+  at("nothing").hidden = take.length > 0;
 }
 
 function say(words) {

@@ -71,7 +71,7 @@ export class History {
   }
 
   #plays(take) {
-    return this.#stage.state === "playing" && this.#stage.take === take;
+    return this.#stage.playing === take;
   }
 
   #mark() {

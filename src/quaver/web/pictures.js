@@ -7,7 +7,7 @@ const LEAST = 4; // seconds that the axis spans
 const TILE = 512; // columns
 const BUDGET = 8; // milliseconds of a picture frame that may go into analysis
 const CALM = 500; // milliseconds between pictures for who prefers reduced motion
-const GUTTER = 44; // pixels beside the pictures, for words
+const GUTTER = 52; // pixels beside the pictures, for words
 const FOOT = 18; // pixels below them
 const BAR = 3; // pixels from one bar of the waveform to the next
 const QUIET = 0.1; // a waveform is drawn as high as it goes, but not one as quiet as this
@@ -90,7 +90,7 @@ export class Pictures {
 
   #draw() {
     for (const canvas of [this.#wave, this.#spectrum]) fit(canvas);
-    if (!this.#take?.length) return;
+    if (!this.#take?.length || this.#wave.clientWidth <= GUTTER) return;
     const span = this.#span();
     this.#drawWave(span);
     this.#drawSpectrum(span);
@@ -102,7 +102,7 @@ export class Pictures {
     const bars = Math.floor(width / BAR);
     const each = (span * COLUMNS) / bars;
     const full = Math.max(QUIET, peaks.reduce((most, peak) => Math.max(most, peak), 0));
-    for (let bar = 0; bar * each < peaks.length; bar++) {
+    for (let bar = 0; bar < bars && bar * each < peaks.length; bar++) {
       const part = peaks.slice(Math.floor(bar * each), Math.max((bar + 1) * each, bar * each + 1));
       const high = Math.max(1, (Math.max(...part) / full) * (height - 4));
       context.fillRect(bar * BAR, (height - high) / 2, BAR - 1, high);

@@ -1,7 +1,7 @@
 // Samples that wait to be played. The audio thread reads from it (worklet.js), or, where a page may
 // not have one, the page itself (player.js).
 
-const REFILL = 0.25; // seconds that must be there before sound goes on after a gap
+const REFILL = 0.25; // seconds that must be there before sound goes on after the first gap
 
 /** @typedef {{played: number, underruns: number, gap: number, finished: boolean}} Report
  * `played` and `gap` (silence within speech) are in samples. */
@@ -67,5 +67,6 @@ export class SampleQueue {
     this.report.underruns += 1;
     this.report.gap += this.#dry;
     this.#dry = 0;
+    this.#refill *= 2; // one long gap is better to listen to than many
   }
 }

@@ -30,8 +30,8 @@ export async function catalogue(key) {
   const [models, voices] = await Promise.all(
     ["v1/models", "v1/audio/voices"].map(async (path) => (await ask(path, key, {})).json()),
   );
-  const model = models.data.find(({ ready }) => ready) ?? null; // its other recipes come after it
-  return { model, voices: voices.voices };
+  const model = models.data[0]; // those after it are the same model in one recipe each
+  return { model: model.ready ? model : null, voices: voices.voices };
 }
 
 /**
@@ -115,15 +115,19 @@ async function refusal(response) {
   const { message, param } = await said(response);
   const title = TITLES[status] ?? (status < 500 ? "The server refused." : "The server failed.");
   const wait = waiting(response.headers.get("Retry-After"));
-  const detail = wait ? `${message} It asks you to wait ${wait} s.` : message;
+  const detail = sentence(message) + (wait ? ` It asks you to wait ${wait} s.` : "");
   const kind = status === 401 ? "key" : "other";
   return new SpeechError(title, detail, { kind, param, wait });
+}
+
+function sentence(words) {
+  return words.charAt(0).toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".");
 }
 
 // Proxies answer with pages of their own.
 async function said(response) {
   const text = await response.text();
-  const plain = { message: `It answered ${response.status} ${response.statusText}`.trim() + "." };
+  const plain = { message: `it answered ${response.status} ${response.statusText}`.trim() };
   if (!response.headers.get("Content-Type")?.includes("json")) return plain;
   return JSON.parse(text).error ?? plain;
 }

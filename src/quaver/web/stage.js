@@ -11,8 +11,10 @@ import { Take, toFloat } from "./take.js";
 export class Stage extends EventTarget {
   /** @type {State} */
   state = "idle";
-  /** What is played and drawn. @type {Take | null} */
+  /** What is drawn. @type {Take | null} */
   take = null;
+  /** What is played again. @type {Take | null} */
+  playing = null;
   #player = new Player();
   #pictures;
   #turn = new AbortController();
@@ -87,7 +89,7 @@ export class Stage extends EventTarget {
   }
 
   async #play(take, gain, seen) {
-    const signal = this.#begin("playing", seen ? take : this.take);
+    const signal = this.#begin("playing", seen ? take : this.take, take);
     const [heard, end] = seen ? this.#listen(signal) : quietly();
     if (seen) this.#pictures.show(take);
     const source = await this.#player.begin(take.rate, heard);
@@ -112,9 +114,9 @@ export class Stage extends EventTarget {
     return [told, end];
   }
 
-  #begin(state, take) {
+  #begin(state, take, playing = null) {
     this.stop();
-    this.take = take;
+    Object.assign(this, { take, playing });
     this.#turn = new AbortController();
     this.#become(state);
     return this.#turn.signal;
@@ -129,6 +131,7 @@ export class Stage extends EventTarget {
   #become(state) {
     if (this.state === state) return;
     this.state = state;
+    if (state === "idle") this.playing = null;
     this.dispatchEvent(new Event("state"));
   }
 

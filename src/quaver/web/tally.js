@@ -27,28 +27,26 @@ export function preference({ first, second, same }, names) {
   const lead = Math.max(first, second);
   const even = same ? `, ${same} without a difference` : "";
   const counts = `Sounds better: ${names[0]} ${first}, ${names[1]} ${second}${even}.`;
-  if (first === second) return `${counts} ${n + same ? "Neither leads." : "No votes yet."}`;
+  if (first === second) return `${counts} Neither leads.`;
   const p = Math.min(1, 2 * tail(lead, n));
-  return `${counts} If both were alike, a lead like this would come in ${percent(p)} of such series: ${
-    strength(p, `that ${names[first > second ? 0 : 1]} sounds better to you`)}.`;
+  const claim = `that ${names[first > second ? 0 : 1]} sounds better to you`;
+  return `${counts} Were both alike, so clear a lead would come up in ${often(p)}: ${strength(p)} ${claim}.`;
 }
 
 /** Which is which: one-sided. @param {Votes} votes */
 export function telling({ right, wrong }) {
   const n = right + wrong;
-  if (!n) return "Told apart: no guesses yet.";
   const p = tail(right, n);
-  return `Told apart: ${right} of ${n} right. Guessing alone does as well in ${percent(p)} of such series: ${
-    strength(p, "that you hear which is which")}.`;
+  const counts = `Told apart: ${right} of ${n} right. Guessing alone does as well in ${often(p)}`;
+  return `${counts}: ${strength(p)} that you hear which is which.`;
 }
 
-function percent(p) {
-  if (p > 0.995) return "all";
-  return p < 0.001 ? "less than 0.1 %" : `${(100 * p).toPrecision(2)} %`;
+function often(p) {
+  if (p > 0.995) return "every such test";
+  return `${p < 0.001 ? "less than 0.1" : (100 * p).toPrecision(2)} % of such tests`;
 }
 
-function strength(p, claim) {
-  if (p <= 0.01) return `strong evidence ${claim}`;
-  if (p <= 0.05) return `some evidence ${claim}`;
-  return `no evidence ${claim}`;
+function strength(p) {
+  if (p <= 0.01) return "strong evidence";
+  return p <= 0.05 ? "some evidence" : "no evidence yet";
 }
