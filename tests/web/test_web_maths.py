@@ -89,7 +89,7 @@ def test_queue_refills_after_a_gap(ready):
 
 def test_tally_from_elsewhere(ready):
     """Whatever another page of this address has left in the browser."""
-    for left in ("no JSON", json.dumps({"stub fp32 int8": {"right": 2, "wrong": 1}})):
+    for left in ("no JSON", "null", json.dumps({"stub fp32 int8": {"right": 2, "wrong": 1}})):
         ready.evaluate("(left) => localStorage.setItem('quaver.ab', left)", left)
         ready.reload()
         ready.get_by_text("Ready.").wait_for()

@@ -129,6 +129,16 @@ def test_seeds(ready, stub):
         expect(row).to_contain_text(f"seed {seed} ")
 
 
+@pytest.mark.parametrize("seed", ["-1", "1.5", "9223372036854775807"])
+def test_no_seed_is_sent_that_another_would_stand_for(ready, stub, seed):
+    """2^63 - 1 is none of the numbers that browsers count with."""
+    field = ready.get_by_role("spinbutton", name="Seed")
+    field.fill(seed)
+    ready.keyboard.press("Control+Enter")
+    expect(field).to_be_focused()
+    assert not field.evaluate("field => field.checkValidity()") and stub.asked == []
+
+
 def test_download_is_what_was_sent(ready, stub, tmp_path):
     ready.get_by_role("textbox", name="Text").fill("Größe: 3/4 ../x")
     ready.get_by_label("Seed").first.fill("5")

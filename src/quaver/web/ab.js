@@ -11,6 +11,8 @@ import { noVotes, preference, telling } from "./tally.js";
 const SIDES = ["x", "y"];
 
 export class BlindTest {
+  /** The server speaks for a round to come. */
+  preparing = false;
   #stage;
   #composer;
   #kept = new Kept(() => localStorage, "quaver.ab");
@@ -53,7 +55,8 @@ export class BlindTest {
     const names = this.#names;
     const { wish } = this.#composer;
     const takes = [];
-    at("ab-start").setAttribute("aria-disabled", "true");
+    this.preparing = true;
+    at("ab-start").textContent = "Cancel";
     try {
       for (const recipe of shuffled(names)) {
         this.#say(`The server speaks: ${takes.length + 1} of 2.`);
@@ -66,7 +69,8 @@ export class BlindTest {
       this.#say(signal.aborted ? "Cancelled." : "");
       if (!signal.aborted) throw error;
     } finally {
-      at("ab-start").removeAttribute("aria-disabled");
+      this.preparing = false;
+      at("ab-start").textContent = "Start a round";
     }
   }
 
@@ -175,10 +179,10 @@ export class BlindTest {
   }
 }
 
-// What is not a tally of ours counts as none.
+// What is not a tally of ours counts as none. @param {string | null} text
 function tallies(text) {
   try {
-    return JSON.parse(text ?? "{}");
+    return JSON.parse(text) ?? {};
   } catch (error) {
     if (error instanceof SyntaxError) return {};
     throw error;

@@ -20,7 +20,7 @@ const blind = new BlindTest(stage, composer);
 const problem = new Problem(composer);
 
 async function speak() {
-  if (["waiting", "speaking"].includes(stage.state) || !composer.model) return;
+  if (["waiting", "speaking"].includes(stage.state) || !composer.valid) return;
   problem.clear();
   await guard(speak, async () => {
     const whole = await stage.speak(composer.wish, key.value ?? "", composer.model.sample_rate, (take) => {
@@ -31,7 +31,8 @@ async function speak() {
 }
 
 async function compare() {
-  if (at("ab-start").getAttribute("aria-disabled")) return;
+  if (blind.preparing) return blind.cancel();
+  if (!composer.valid) return;
   problem.clear();
   await guard(compare, () => blind.prepare(key.value ?? ""));
 }
@@ -64,17 +65,22 @@ async function guard(again, work) {
 }
 
 function cancel() {
-  if (stage.state !== "idle") say("Stopped.");
+  const speaks = stage.state !== "idle";
   stage.stop();
   blind.cancel();
+  if (speaks) say("Stopped.");
 }
 
-const WORDS = { waiting: "Waiting for the first sound.", speaking: "Speaking.", playing: "Playing." };
+const WORDS = {
+  idle: "",
+  waiting: "Waiting for the first sound.",
+  speaking: "Speaking.",
+  playing: "Playing.",
+};
 
 function showState() {
   const { state } = stage;
-  if (WORDS[state]) say(WORDS[state]);
-  else if (at("status").textContent === WORDS.playing) say("");
+  say(WORDS[state]);
   at("cancel").setAttribute("aria-disabled", String(state === "idle"));
   at("speak").setAttribute("aria-disabled", String(state === "waiting" || state === "speaking"));
   if (state === "waiting") showNumbers();
@@ -92,7 +98,7 @@ function showNumbers() {
 }
 
 function say(words) {
-  at("status").textContent = words;
+  if (at("status").textContent !== words) at("status").textContent = words; // or it is read out again
 }
 
 stage.addEventListener("state", showState);
@@ -109,8 +115,11 @@ at("key").addEventListener("change", () => {
   enter();
 });
 addEventListener("keydown", (event) => {
+  if (event.isComposing) return;
   if (event.key === "Escape") cancel();
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) speak();
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  event.preventDefault();
+  speak();
 });
 showState();
 enter();

@@ -20,6 +20,11 @@ export class Composer {
     this.#count();
   }
 
+  /** There is a model to speak, and nothing that the browser itself would refuse; it says what. */
+  get valid() {
+    return this.model !== null && at("composer").reportValidity();
+  }
+
   /** What the form says now; without a seed of its own, a new one. @returns {Wish} */
   get wish() {
     const seed = at("seed").value === "" ? dice() : Number(at("seed").value);

@@ -1,6 +1,6 @@
 // Two abbreviations.
 
-/** @param {string} id @returns {HTMLElement} */
+/** @param {string} id @returns {any} the element */
 export function at(id) {
   return document.getElementById(id);
 }

@@ -17,6 +17,7 @@ class WorkletSource {
   /** @param {Float32Array} samples taken over, not to be used after */
   push(samples) {
     this.node.port.postMessage(samples, [samples.buffer]);
+    return this;
   }
 
   close() {
@@ -43,6 +44,7 @@ class PageSource {
 
   push(samples) {
     this.queue.push(samples);
+    return this;
   }
 
   close() {

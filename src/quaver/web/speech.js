@@ -17,7 +17,11 @@ export class SpeechError extends Error {
    */
   constructor(title, detail, { kind = "other", param = null, wait = null } = {}) {
     super(`${title} ${detail}`);
-    Object.assign(this, { title, detail, kind, param, wait });
+    this.title = title;
+    this.detail = detail;
+    this.kind = kind;
+    this.param = param;
+    this.wait = wait;
   }
 }
 

@@ -68,7 +68,7 @@ export class Stage extends EventTarget {
 
   async #hear(take, pieces, signal, keep) {
     const [heard, end] = this.#listen(signal, (report) => (take.underruns = report.underruns));
-    const opening = this.#player.begin(take.rate, heard);
+    let source = this.#player.begin(take.rate, heard);
     this.#pictures.show(take);
     let whole = false;
     try {
@@ -76,14 +76,14 @@ export class Stage extends EventTarget {
         take.push(piece);
         this.#become("speaking");
         this.#progress();
-        (await opening).push(toFloat(piece));
+        source = source.then((one) => one.push(toFloat(piece))); // the next piece need not wait
       }
       whole = true;
     } finally {
       take.end(whole);
       this.#pictures.refresh();
       if (take.length) keep(take);
-      (await opening).close();
+      (await source).close();
     }
     await ended(end, signal);
   }
