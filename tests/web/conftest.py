@@ -1,12 +1,12 @@
 """A real browser with the page in it, ears on its loudspeaker, and a watch over its mistakes."""
 
-import re
 import shutil
 from collections.abc import Iterator
 
 import pytest
-from hearing import ELSEWHERE, PATIENCE
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from hearing import ELSEWHERE, PATIENCE, Watch
 from speech_stub import SpeechStub
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -37,25 +37,6 @@ AudioNode.prototype.connect = function (target, ...more) {
   return connect.call(this, target, ...more);
 };
 """
-
-
-class Watch:
-    """What went wrong in a page, besides what a test expects."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.problems: list[str] = []
-        self.expected: str | None = None  # a pattern for lines in the console
-        page.on("console", lambda line: line.type == "error" and self._note(line.text))
-        page.on("pageerror", lambda error: self._note(str(error)))
-        page.on("request", lambda asked: self._check(asked.url, url))
-
-    def _note(self, text: str) -> None:
-        if self.expected is None or not re.search(self.expected, text):
-            self.problems.append(text)
-
-    def _check(self, asked: str, url: str) -> None:
-        if not asked.startswith((url, f"blob:{url}")):
-            self.problems.append(f"asked for {asked}")
 
 
 @pytest.fixture(scope="session")

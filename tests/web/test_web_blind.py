@@ -1,11 +1,11 @@
 """The blind test: what was heard as X and Y is what the page says afterwards, and is counted."""
 
 import pytest
-from hearing import LOUD, SILENT, until
 from playwright.sync_api import Page, expect
-from speech_stub import PITCH, Answer
 
+from hearing import LOUD, SILENT, until
 from quaver.quality.stats import binomial_p
+from speech_stub import PITCH, Answer
 
 OTHER = {"x": "y", "y": "x"}
 

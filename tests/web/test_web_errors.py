@@ -1,7 +1,8 @@
 """What goes wrong is told in words, with what to do; nothing that was heard is lost."""
 
-from hearing import LOUD, SILENT, speak, until
 from playwright.sync_api import expect
+
+from hearing import LOUD, SILENT, speak, until
 from speech_stub import Answer, SpeechStub
 
 

@@ -3,8 +3,9 @@
 import re
 
 import pytest
-from hearing import DRAWN, LOUD, speak, until
 from playwright.sync_api import Page, expect
+
+from hearing import DRAWN, LOUD, speak, until
 from speech_stub import WEB, Answer
 
 # Contrast (WCAG 2) of each text that shows with what is behind it; the worst first.

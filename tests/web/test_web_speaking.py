@@ -3,8 +3,9 @@
 import av
 import numpy as np
 import pytest
-from hearing import DRAWN, ELSEWHERE, LOUD, SILENT, speak, until
 from playwright.sync_api import expect
+
+from hearing import DRAWN, ELSEWHERE, LOUD, SILENT, speak, until
 from speech_stub import RATE, Answer, sound
 
 

@@ -1,5 +1,6 @@
 """What tests of the page say and wait for."""
 
+import re
 import time
 
 from playwright.sync_api import Page
@@ -28,3 +29,22 @@ def until(page: Page, expression: str):
             return found
         time.sleep(0.02)
     raise AssertionError(f"waited {PATIENCE} s for {expression}")
+
+
+class Watch:
+    """What went wrong in a page, besides what a test expects."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.problems: list[str] = []
+        self.expected: str | None = None  # a pattern for lines in the console
+        page.on("console", lambda line: line.type == "error" and self._note(line.text))
+        page.on("pageerror", lambda error: self._note(str(error)))
+        page.on("request", lambda asked: self._check(asked.url, url))
+
+    def _note(self, text: str) -> None:
+        if self.expected is None or not re.search(self.expected, text):
+            self.problems.append(text)
+
+    def _check(self, asked: str, url: str) -> None:
+        if not asked.startswith((url, f"blob:{url}")):
+            self.problems.append(f"asked for {asked}")
