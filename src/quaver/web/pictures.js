@@ -102,7 +102,7 @@ export class Pictures {
     const bars = Math.floor(width / BAR);
     const each = (span * COLUMNS) / bars;
     const full = Math.max(QUIET, peaks.reduce((most, peak) => Math.max(most, peak), 0));
-    for (let bar = 0; bar < bars && bar * each < peaks.length; bar++) {
+    for (let bar = 0; bar * each < peaks.length; bar++) {
       const part = peaks.slice(Math.floor(bar * each), Math.max((bar + 1) * each, bar * each + 1));
       const high = Math.max(1, (Math.max(...part) / full) * (height - 4));
       context.fillRect(bar * BAR, (height - high) / 2, BAR - 1, high);
