@@ -36,7 +36,7 @@ gpu-check:
 	PYTHONPATH=src $(PYTHON) scripts/gpu_check.py
 
 # What tests need besides Python packages: flite speaks the sentences that nano is judged against, and
-# a browser opens the reports.
+# a browser opens the reports and the page.
 system:
 	if ! command -v flite >/dev/null || ! command -v chromium >/dev/null; then \
 		$$(command -v sudo) apt-get update -q && \

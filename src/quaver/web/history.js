@@ -46,7 +46,8 @@ export class History {
       `RTF ${take.rtf.toFixed(2)}`,
       take.whole ? null : "cut short",
     ];
-    const told = facts.filter((fact) => fact !== null).join(" · ");
+    const given = facts.filter((fact) => fact !== null);
+    const told = given.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · "); // lines break between
     const text = make("p", { className: "said", textContent: input });
     return make("div", {}, text, make("p", { className: "facts", textContent: told }));
   }
