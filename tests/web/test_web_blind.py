@@ -69,6 +69,8 @@ def test_rounds(ready, stub):
     for first, second in zip(stub.asked[::2], stub.asked[1::2], strict=True):
         assert first["seed"] == second["seed"] and first["recipe"] != second["recipe"]
     assert ready.locator("#takes li").count() == 0, "the history would tell"
+    expect(ready.locator("#seconds")).to_have_text("–")
+    expect(ready.get_by_text("spectrogram appear here")).to_be_visible()
     ready.reload()
     expect(ready.locator("#ab-told-apart")).to_contain_text("7 of 8 right")
     ready.get_by_role("button", name="Clear this tally").click()

@@ -23,9 +23,9 @@ async function speak() {
   if (["waiting", "speaking"].includes(stage.state) || !composer.valid) return;
   problem.clear();
   await guard(speak, async () => {
-    const whole = await stage.speak(composer.wish, key.value ?? "", composer.model.sample_rate, (take) => {
-      history.add(take);
-    });
+    const { wish, model } = composer;
+    const keep = (take) => history.add(take);
+    const whole = await stage.speak(wish, key.value ?? "", model.sample_rate, keep);
     if (whole) say(`Finished: ${stage.take.seconds.toFixed(1)} s of speech.`);
   });
 }

@@ -93,7 +93,10 @@ function dice() {
   return crypto.getRandomValues(new Uint32Array(1))[0] % SEEDS;
 }
 
-/** Give a picker new choices; the one that was chosen stays if it is still there. @param {[string, string][]} pairs */
+/**
+ * Give a picker new choices; the one that was chosen stays if it is still there.
+ * @param {HTMLSelectElement} select @param {string[][]} pairs value and name
+ */
 export function choices(select, pairs) {
   const { value } = select;
   select.replaceChildren(...pairs.map(([id, name]) => make("option", { value: id, textContent: name })));
