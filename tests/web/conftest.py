@@ -39,7 +39,7 @@ AudioNode.prototype.connect = function (target, ...more) {
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it holds an event loop, which other files must not find running
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
