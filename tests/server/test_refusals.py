@@ -151,6 +151,11 @@ def test_what_is_not_there_is_told_as_everything_is(server, method, path, status
     assert (answer.status, answer.error["code"]) == (status, code)
 
 
+def test_a_browser_asks_whether_the_page_has_changed(server):
+    for path in ("/", "/app.js"):
+        assert server.get(path).headers["Cache-Control"] == "no-cache"
+
+
 def test_every_answer_has_a_name_and_tells_pages_their_limits(server):
     for answer in (
         server.get("/health"),

@@ -96,7 +96,7 @@ class _Told:
         self._codes, self._kept = codes, kept
 
     def __call__(self, position: int, logits: Tensor) -> Tensor:
-        self._kept[position].append(logits.cpu())
+        self._kept[position].append(logits.float().cpu())
         return self._codes[:, position]
 
 

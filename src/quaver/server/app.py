@@ -167,9 +167,18 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return PlainTextResponse(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
+class _Page(StaticFiles):
+    """Browsers ask each time whether a file has changed: an upgrade must not mix old and new."""
+
+    def file_response(self, *given: Any, **named: Any) -> Response:
+        response = super().file_response(*given, **named)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
 def _add_page(app: FastAPI) -> None:
     """What is no route may be a file of the page; a mount would hide that a method is wrong."""
-    files, missing = StaticFiles(directory=WEB, html=True), app.router.default
+    files, missing = _Page(directory=WEB, html=True), app.router.default
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         await (files if scope["type"] == "http" else missing)(scope, receive, send)
