@@ -48,6 +48,11 @@ def lines(row: Row) -> list[str]:
         found.append(f"  GPU memory of the process {row['gpu_peak_gb']:.2f} GB")
     if row.get("cold_start_s") is not None:
         found.append(f"  a new process: first sample after {row['cold_start_s']:.1f} s")
+    if guard := row.get("greedy"):
+        found.append(
+            f"  greedy: {100 * guard['same']:.1f} % of {guard['choices']} choices are plain "
+            f"PyTorch's; the others within {guard['worst_nats']:.2g} nats"
+        )
     if base := row.get("baseline"):
         ratio = row["tokens_per_s_per_stream"] / base["tokens_per_s"]
         found.append(f"  {base['name']}: {base['tokens_per_s']:.1f} tok/s, ours {ratio:.2f} x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,6 +122,9 @@ def bench(
         _save(rows, out, plot)
     except OSError as error:
         raise InputError(f"cannot write {error.filename}: {error.strerror}") from None
+    if any(row["greedy"] is not None and not row["greedy"]["right"] for row in rows):
+        print("the engine's choices are not those of plain PyTorch", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _check_plot(plot: Path | None) -> None:
@@ -166,18 +170,39 @@ def _measure(
     number = (device or "").partition(":")[2]
     gpu = int(number) if number.isdigit() else 0
     before = driver_bytes(gpu)  # asked before this process has anything on a GPU
-    from quaver.loading import load
+    from dataclasses import replace
+
+    from quaver.loading import open_model
     from quaver.loading.parts import use_fitting_threads
 
     console = Console(stderr=True)
     with console.status("loading") as status:
 
         def loaded(slots: int) -> Any:
-            voice = load(name, recipe, device, slots=slots, graphs=graphs)
-            use_fitting_threads(voice.info()["parameters"])
-            return voice
+            opened = replace(open_model(name, recipe, device, slots=slots), graphs=graphs)
+            use_fitting_threads(opened.facts["parameters"])
+            return opened.synthesizer
 
-        return measure(loaded, plan, gpu, before, status.update)
+        rows = measure(loaded, plan, gpu, before, status.update)
+        status.update("comparing with plain PyTorch")
+        return _guarded(rows, name, recipe, device, graphs)
+
+
+def _guarded(
+    rows: list[dict[str, Any]], name: str, recipe: str | None, device: str | None, graphs: bool
+) -> list[dict[str, Any]]:
+    """With what the engine's choices are worth to plain PyTorch on the same weights."""
+    from dataclasses import asdict, replace
+
+    from quaver.bench.measure import SENTENCE
+    from quaver.comparing.greedy import greedy
+    from quaver.loading import open_model
+
+    opened = replace(open_model(name, recipe, device, slots=1), graphs=graphs)
+    found = greedy(opened, SENTENCE)
+    for row in rows:
+        row["greedy"] = None if found is None else asdict(found) | {"right": found.right}
+    return rows
 
 
 def _plan(streams: str, seconds: float, repeats: int, seed: int) -> Plan:

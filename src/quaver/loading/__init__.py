@@ -51,24 +51,34 @@ class Loaded:
     @cached_property
     def synthesizer(self) -> SpeechSynthesizer:
         """The whole, with an engine and a cache of its own, made when first asked for."""
-        graphs = self.graphs and _has_kernels(self.device)
-        if graphs:
+        engine = self.engine(self.plan.slots, self.plan.max_length)
+        if self._records:
+            self.codec.fuse()
+        facts = {**self.facts, "cache_bytes": engine.cache_bytes}
+        return SpeechSynthesizer(
+            self.prompts, engine, self.codec, self.sampling, facts, self._records
+        )
+
+    def engine(self, slots: int, max_length: int) -> Engine:
+        """An engine for so many streams of so many positions, with a cache of its own."""
+        if self._records:
             for module in self.model.modules():
                 if isinstance(module, Product):
                     module.fuse()
-            self.codec.fuse()
-        engine = Engine(
+        return Engine(
             self.model,
-            slots=self.plan.slots,
-            max_length=self.plan.max_length,
+            slots=slots,
+            max_length=max_length,
             keeping=self.keeping,
             hidden_dtype=self.recipe.format(Role.BACKBONE).dtype,
             device=self.device,
-            ahead=graphs,
-            graphs=graphs,
+            ahead=self._records,
+            graphs=self._records,
         )
-        facts = {**self.facts, "cache_bytes": engine.cache_bytes}
-        return SpeechSynthesizer(self.prompts, engine, self.codec, self.sampling, facts, graphs)
+
+    @property
+    def _records(self) -> bool:
+        return self.graphs and _has_kernels(self.device)
 
 
 def load(
