@@ -74,6 +74,11 @@ class _Adapted(nn.Module):
         y: Tensor = self._part(x.to(self._dtype), *more)
         return y.to(x.dtype)
 
+    @property
+    def norm(self) -> nn.Module:
+        """The last norm of a whole backbone, which is applied before the head."""
+        return self._part.get_submodule("norm")
+
 
 def _with(module: M, path: str, part: nn.Module) -> M:
     """`module` with another part at `path`; what is on the way there is copied, nothing else."""
