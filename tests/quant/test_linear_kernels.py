@@ -113,6 +113,18 @@ def test_what_stands_around_it_is_in_the_kernel(chosen, rows, gated, normed, add
     assert error(found.detach().cpu(), wanted) < 2 * tolerance(chosen)
 
 
+@pytest.mark.parametrize("chosen", [Format.INT8, Format.INT4, Format.FP8_WEIGHT], ids=str)
+@pytest.mark.parametrize("rows", [1, 4])
+def test_inputs_far_below_the_largest_of_their_row_count(chosen, rows):
+    """They are the last digits, of a row whose first are an outlier's."""
+    weight = torch.randn(128, 1024)
+    weight[:, 5] = 0
+    layer, known = layer_of(chosen, weight)
+    x = inputs(rows, 1024)
+    x[:, 5] = 1000
+    assert error(layer(x.to(DEVICE)).cpu(), x.double() @ known.T) < tolerance(chosen)
+
+
 @pytest.mark.parametrize(("columns", "count"), [(1, 16), (33, 48), (100, 129), (7, 1000)])
 def test_odd_shapes_are_whole(columns, count):
     """Rows of a head, such as one for the stop token, and inputs that no block divides."""
