@@ -237,6 +237,7 @@ def test_metrics_of_others(monkeypatch):
         find_metrics()
 
 
+@pytest.mark.slow
 def test_the_verb(tiny_checkpoint, tmp_path, texts):
     """Noise for a voice fails nothing and passes nothing: the verdict is open, and said so."""
     out = tmp_path / "out"
@@ -256,6 +257,7 @@ OFF = "".join(f"[gates.{name}]\nenabled = false\n" for name in DEFAULTS if name 
 GATES = OFF + "[gates.choices]\nmargin = %s\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("margin", "status", "verdict"), [(1.0, 0, "pass"), (0.0, 1, "fail")])
 def test_a_checkpoint_is_kept_if_it_passes(
     tiny_checkpoint, tmp_path, texts, margin, status, verdict

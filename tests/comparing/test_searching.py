@@ -42,6 +42,7 @@ def make(checkpoint, made=None):
     return write
 
 
+@pytest.mark.slow
 def test_a_search_climbs_until_it_passes(tiny_checkpoint, tmp_path, asked):
     out, options = tmp_path / "out", asked(2e-6)  # nf4 is at 9e-6, half of it in either layer
     found = search(make(tiny_checkpoint), str(tiny_checkpoint), out, "nf4", **options)
@@ -62,6 +63,7 @@ def test_a_search_climbs_until_it_passes(tiny_checkpoint, tmp_path, asked):
     assert not list(found.folder.glob("rung-*/made")), "weights that were refused are gone"
 
 
+@pytest.mark.slow
 def test_a_stopped_search_goes_on(tiny_checkpoint, tmp_path, asked, monkeypatch):
     out, options, made = tmp_path / "out", asked(2e-6), []
     keep = searching._write
@@ -85,6 +87,7 @@ def test_a_stopped_search_goes_on(tiny_checkpoint, tmp_path, asked, monkeypatch)
         search(make(tiny_checkpoint), str(tiny_checkpoint), again, "int8", **options)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_if_nothing_passes(tiny_checkpoint, tmp_path, asked):
     asked(-1.0)
     done = run_quaver(
