@@ -19,13 +19,13 @@ demo: $(VENV)/installed
 	@echo "            $(BIN)/quaver models      $(BIN)/quaver doctor"
 
 test: $(VENV)/developer
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/developer
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 format: $(VENV)/developer
 	$(BIN)/ruff format .

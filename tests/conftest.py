@@ -14,6 +14,13 @@ settings.register_profile("quaver", settings(deadline=None))  # machines are sha
 settings.load_profile("quaver")
 
 
+LONGEST = "test_readme.py"  # minutes: begun last, one process would end long after the others
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name != LONGEST)
+
+
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Every device that the same mathematics must hold on; convolutions in true fp32."""

@@ -76,7 +76,9 @@ def test_a_model_is_itself(tiny_checkpoint, tmp_path, texts, judges):
     assert finding(found, "loudness").change.value != 0.0, "it spoke under another seed"
     assert isinstance(finding(found, "kl").reference, NotMeasured), "the reference is exact"
     assert finding(found, "mos").candidate == NotMeasured("no judge")
-    assert overall(found.outcomes) is Verdict.NOT_RESOLVED
+    # a busy machine may speak slower the second time
+    timeless = [outcome for outcome in found.outcomes if outcome.name != "speed"]
+    assert overall(timeless) is Verdict.NOT_RESOLVED
     for side in ("reference", "candidate", "again"):
         assert len(list((tmp_path / "out" / "audio" / side).glob("*.wav"))) == len(TEXTS)
 
