@@ -18,6 +18,11 @@ AUDIBLE_DBFS = -50.0  # above a neural codec's noise floor, below the quietest c
 AUDIBLE_AMPLITUDE = 10 ** (AUDIBLE_DBFS / 20)
 
 
+def from_pcm16(pcm: bytes) -> NDArray[np.float32]:
+    """Little-endian 16 bits -> samples [n] in -1..1."""
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
+
+
 def rms_dbfs(samples: NDArray[np.float32]) -> float:
     """Level of samples [n] in dB, where a square wave of amplitude 1 is 0; -inf for silence."""
     power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0

@@ -11,14 +11,12 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-import numpy as np
-
-from quaver.audio.levels import first_audible
+from quaver.audio.levels import first_audible, from_pcm16
 from quaver.bench.streams import Heard
 from quaver.core.errors import InputError
 from quaver.core.types import StreamStats
@@ -145,12 +143,14 @@ class Crowd:
             now = time.perf_counter() - started
             heard.arrivals.append(now)
             heard.samples.append(len(data) // 2)
-            if heard.first_audible is None and _audible(data):
+            if heard.first_audible is None and first_audible(from_pcm16(data)) is not None:
                 heard.first_audible = now
         listened.outcome = "ok"
 
 
-def listen(load: Load, texts: Sequence[str], progress: Any) -> tuple[Crowd, float, dict[str, Any]]:
+def listen(
+    load: Load, texts: Sequence[str], progress: Callable[[str], None]
+) -> tuple[Crowd, float, dict[str, Any]]:
     """Put `load` on a service; returns the crowd, how long it took, and the service's model.
 
     InputError if there is no such service.
@@ -217,8 +217,3 @@ def _code(body: bytes) -> str:
         return str(json.loads(body)["error"]["code"])
     except (ValueError, KeyError, TypeError):
         return ""
-
-
-def _audible(data: bytes) -> bool:
-    samples = np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
-    return first_audible(samples) is not None

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from quaver.bench.listening import Crowd, Listened
 from quaver.bench.measure import LATE, percentiles
+from quaver.bench.streams import FORGIVEN
 from quaver.core.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-FORGIVEN = 0.1  # s: what others count as continuous
 
 
 def served_row(crowd: Crowd, seconds: float, model: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from quaver.audio.levels import first_audible
 from quaver.core.types import StreamStats
 
+FORGIVEN = 0.1  # s: a chunk that is less late is heard as continuous, as others count it
+
 if TYPE_CHECKING:
     from quaver.core.protocols import SpeechStream, Synthesizer
 

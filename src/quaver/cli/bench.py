@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,7 +100,8 @@ def bench(
         _check_plot(plot)
         from quaver.cli.bench_serve import bench_serve
 
-        bench_serve(given[1], streams, rate, seconds, max_seconds, seed, out, plot)
+        with _written():
+            bench_serve(given[1], streams, rate, seconds, max_seconds, seed, out, plot)
         return
     if len(given) != (shape is None):
         raise InputError("give one MODEL, or --shape, or `compare` and two results")
@@ -118,13 +120,20 @@ def bench(
         if baseline is not None:
             _add_baseline(rows, name)
     _show(rows, markdown)
-    try:
+    with _written():
         _save(rows, out, plot)
-    except OSError as error:
-        raise InputError(f"cannot write {error.filename}: {error.strerror}") from None
     if any(row["greedy"] is not None and not row["greedy"]["right"] for row in rows):
         print("the engine's choices are not those of plain PyTorch", file=sys.stderr)
         raise typer.Exit(1)
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """InputError for a result that cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {error.filename}: {error.strerror}") from None
 
 
 def _check_plot(plot: Path | None) -> None:
@@ -170,8 +179,6 @@ def _measure(
     number = (device or "").partition(":")[2]
     gpu = int(number) if number.isdigit() else 0
     before = driver_bytes(gpu)  # asked before this process has anything on a GPU
-    from dataclasses import replace
-
     from quaver.loading import open_model
     from quaver.loading.parts import use_fitting_threads
 
@@ -192,8 +199,6 @@ def _guarded(
     rows: list[dict[str, Any]], name: str, recipe: str | None, device: str | None, graphs: bool
 ) -> list[dict[str, Any]]:
     """With what the engine's choices are worth to plain PyTorch on the same weights."""
-    from dataclasses import asdict, replace
-
     from quaver.bench.measure import SENTENCE
     from quaver.comparing.greedy import greedy
     from quaver.loading import open_model

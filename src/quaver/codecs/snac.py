@@ -335,7 +335,7 @@ class Snac(nn.Module):
         """Samples [t] at `sample_rate` -> frames [f, codes_per_frame]."""
         if samples.ndim != 1 or not len(samples):
             raise InputError(f"audio has shape {samples.shape}; mono samples [n] are needed")
-        self.encoder.to(self.device)
+        self.encoder.to(self.device)  # it may lie on the host, which speaking has no use for
         with true_fp32():
             return self.encode_batch(torch.from_numpy(samples)[None].to(self.device))[0]
 

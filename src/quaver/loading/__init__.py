@@ -134,6 +134,7 @@ def open_model(
             f"{speech.tokens.codebook_size}; name the codec that the model was trained with"
         )
     if on_gpu:
+        snac.encoder.cpu()  # until there is a reference
         torch.cuda.empty_cache()  # quantising took far more than its results do
     spec, kv = orpheus.cache_spec, chosen.format(Role.KV)
     free = _free(place) - RESERVE[place.type] / 2  # for what a step computes with

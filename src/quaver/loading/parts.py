@@ -63,9 +63,7 @@ def load_codec(folder: Path, device: torch.device) -> Snac:
         names = reader.names()
         targets = [name for name, _ in snac.named_parameters()]
         load_strict(snac, reader, [weight_norm_source(target, names) for target in targets])
-    for part in (snac.quantizer, snac.decoder):  # the encoder follows once there is a reference
-        part.to(device)
-    return snac.eval()
+    return snac.to(device).eval()
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

@@ -9,9 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from quaver.bench.streams import Heard
+from quaver.bench.streams import FORGIVEN, Heard
 
-LATE = 0.1  # s: what a listener forgives, as others count it
 DELAYS = (0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
 RATES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 2, 4)
 LENGTHS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
@@ -47,8 +46,8 @@ class Metrics:
         for gap in heard.gaps:
             self.gaps.labels(recipe).observe(gap)
         self.underrun.labels(recipe).observe(max(0.0, heard.lateness))
-        if heard.lateness <= LATE:
-            self.continuous.labels(recipe, f"{1000 * LATE:.0f}").inc()
+        if heard.lateness <= FORGIVEN:
+            self.continuous.labels(recipe, f"{1000 * FORGIVEN:.0f}").inc()
         if stats["rtf"] is not None:
             self.rtf.labels(recipe).observe(stats["rtf"])
         self.queue.labels(recipe).observe(stats["queue_seconds"])

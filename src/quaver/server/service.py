@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from quaver.audio.levels import first_audible
+from quaver.audio.levels import first_audible, from_pcm16
 from quaver.bench.streams import Heard
 from quaver.core.types import StreamStats
 from quaver.server.engines import WORKER, Engine, EngineLostError, Status, StreamFailedError, Ticket
@@ -21,7 +21,7 @@ from quaver.server.errors import INVALID, ApiError, busy, failed, invalid, unava
 from quaver.server.metrics import Metrics
 from quaver.server.schemas import DEFAULT_MODELS, SpeechOptions
 from quaver.server.settings import Settings
-from quaver.server.sound import Sound, floats
+from quaver.server.sound import Sound
 from quaver.server.wire import Kind
 
 log = logging.getLogger("quaver.server")
@@ -226,7 +226,7 @@ class Utterance:
         now = time.monotonic() - self._started
         self._heard.arrivals.append(now)
         self._heard.samples.append(len(pcm) // 2)
-        if self._heard.first_audible is None and first_audible(floats(pcm)) is not None:
+        if self._heard.first_audible is None and first_audible(from_pcm16(pcm)) is not None:
             self._heard.first_audible = now
 
     async def _encode(self, work: Callable[..., bytes], *given: bytes) -> bytes:

@@ -6,12 +6,12 @@ import io
 import struct
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from quaver.audio.encode import WAV_HEADER, StreamWriter, pcm16
+from quaver.audio.levels import from_pcm16
 from quaver.audio.tempo import Tempo
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 MEDIA_TYPES = {
@@ -29,11 +29,6 @@ def media_type(format: str, sample_rate: int) -> str:
     return MEDIA_TYPES[format].format(rate=sample_rate)
 
 
-def floats(pcm: bytes) -> NDArray[np.float32]:
-    """Little-endian 16 bits to samples [n] in -1..1."""
-    return np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
-
-
 class Sound:
     """One stream's bytes. Not for two threads at once; close it, whole or not."""
 
@@ -47,7 +42,7 @@ class Sound:
         """What is ready of it, perhaps nothing."""
         if self._tempo is None and self._writer is None:
             return pcm
-        samples = floats(pcm)
+        samples = from_pcm16(pcm)
         return self._encode(samples if self._tempo is None else self._tempo.push(samples))
 
     def finish(self) -> bytes:

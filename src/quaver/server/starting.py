@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from quaver.bench.measure import text_for
+from quaver.bench.measure import WARM_UPS, text_for
 from quaver.bench.streams import run_streams
 from quaver.loading import load
 from quaver.loading.parts import find_device, use_fitting_threads
@@ -18,7 +18,6 @@ log = logging.getLogger("quaver.engine")
 
 STREAMS = {"cpu": 2, "cuda": 64}  # at once, unless told otherwise
 WARM_SECONDS = 1.5  # of sound
-PASSES = {"cpu": 1, "cuda": 3}  # on a GPU what is recorded ran as it is before
 
 
 def open_engine(place: Place) -> tuple[SpeechSynthesizer, dict[str, Any]]:
@@ -40,7 +39,7 @@ def open_engine(place: Place) -> tuple[SpeechSynthesizer, dict[str, Any]]:
     use_fitting_threads(facts["parameters"])
     rtf = 0.0
     for count in _counts(facts["slots"], kind):
-        for _ in range(PASSES[kind]):
+        for _ in range(WARM_UPS[kind]):
             run = run_streams(synthesizer, text_for(WARM_SECONDS), WARM_SECONDS, range(count))
             rtf = run.seconds * count / run.audio_seconds
     if rtf > 1:

@@ -1,6 +1,6 @@
 // One utterance as it came: its samples, when they came, and the file made of them.
 
-const AUDIBLE = 33; // of 32768: -60 dB below full scale
+const AUDIBLE = 104; // of 32768: 50 dB below full scale, as the server counts
 const WAV_HEADER = 44; // bytes
 
 /** @typedef {import("./speech.js").Wish} Wish */

@@ -1,5 +1,4 @@
-"""A weight with two to a byte as what it stands for: for products of many rows, beside which that
-takes little."""
+"""A weight with two to a byte as what it stands for, for products of many rows."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Products of fp32 numbers on tensor cores, about as exact as fp32's own.
 
 A number is the sum of two in 16 bits: itself in fp16 and, 2^11 times as large, what that leaves.
-Both have 11 bits, so 22 are multiplied, in three products of fp16 with sums in fp32, which take
-half the time of three in TF32 (Ootomo and Yokota, 2022). The largest number is fp16's, 65,504;
-below 2^-12 digits are lost, and nothing is left below 2^-36.
+Both have 11 bits, so 22 are multiplied, in three products of fp16 with sums in fp32 (Ootomo and
+Yokota, 2022); tensor cores multiply fp16 at twice TF32's rate. The largest number is fp16's,
+65,504; below 2^-12 digits are lost, and nothing is left below 2^-36.
 """
 
 from __future__ import annotations

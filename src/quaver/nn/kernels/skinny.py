@@ -26,7 +26,7 @@ from quaver.nn.kernels.product import product
 from quaver.nn.weight import Kept, Packing
 
 LEAST_COLUMNS = 16  # of a product on tensor cores
-MOST_COLUMNS = 64  # for which digits are free, or close to it
+MOST_COLUMNS = 64  # of digits; rows that need more are multiplied as they are
 MOST_SPLITS = 8  # of inputs: sums are shared by so many programs
 
 
