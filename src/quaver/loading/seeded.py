@@ -1,7 +1,8 @@
 """A checkpoint of a published shape with random weights, for measurements of what shape decides.
 
-Everything that loading reads is there: shards as they are published, a tokenizer of bytes, and a
-codec of SNAC's released shape.
+Everything that loading reads is there: shards as they are published, a codec of SNAC's released
+shape, and a tokenizer that knows the words that benchmarks say: a prompt is about as long as that
+of the released one.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from quaver.bench.measure import SENTENCE
 from quaver.bench.shapes import ORPHEUS_3B, SNAC_24KHZ
 from quaver.checkpoints.write import write_checkpoint
 from quaver.codecs.snac import Snac, SnacConfig
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
-from quaver.families.orpheus.tokenizer import byte_tokenizer
 from quaver.families.orpheus.weights import sources
 from quaver.precision import find_recipe
+from quaver.quality.panel import PLAIN_SENTENCES
 
 SHARD_BYTES = 5 * 10**9
+WORDS = 4096  # at most, and parts of them
 SHAPES = {"orpheus-3b": ORPHEUS_3B}
 MORE = {
     "architectures": ["LlamaForCausalLM"],
@@ -43,9 +47,8 @@ def write_seeded(folder: Path, shape: str = "orpheus-3b", layers: int | None = N
     snac = Snac(SnacConfig.from_dict(SNAC_24KHZ))
     for weight in snac.parameters():
         torch.nn.init.normal_(weight, std=0.02)
-    tokenizer, _ = byte_tokenizer(SNAC_24KHZ["codebook_size"], snac.layout.codes_per_frame)
     extra = {
-        "tokenizer.json": tokenizer.to_str().encode(),
+        "tokenizer.json": _tokenizer().to_str().encode(),
         "codec/config.json": json.dumps(SNAC_24KHZ).encode(),
         "codec/model.safetensors": save(snac.state_dict()),
     }
@@ -53,6 +56,19 @@ def write_seeded(folder: Path, shape: str = "orpheus-3b", layers: int | None = N
         folder, _weights(config), config=config, max_shard_bytes=SHARD_BYTES, extra_files=extra
     )
     return max(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _tokenizer() -> Tokenizer:
+    """Words with the space before them, and bytes for what else comes."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=WORDS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((SENTENCE, *PLAIN_SENTENCES), trainer)
+    return tokenizer
 
 
 def _weights(values: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
