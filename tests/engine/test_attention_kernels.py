@@ -4,6 +4,7 @@ Without a GPU they run where TRITON_INTERPRET=1 is set.
 """
 
 import os
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 FORMATS = [Format.BF16, Format.FP16, Format.FP8, Format.FP8_E5M2, Format.INT8]
 LENGTHS = [0, 1, 63, 64, 130] if INTERPRETED else [0, 1, 63, 64, 130, 1000, 4000]
 LAYER = 1
+ROUNDS = "Triton's interpreter rounds a few floats of eight bits to half of what they are"
 
 
 def filled(chosen: Format, heads: int, d: int) -> KVCache:
@@ -33,14 +35,15 @@ def filled(chosen: Format, heads: int, d: int) -> KVCache:
     scales = torch.tensor([[1.0, 1.0], [0.011, 0.013]])
     kept = keeping(chosen, 2, scales)
     slots, length = len(LENGTHS), max(LENGTHS) + 2
-    cache = KVCache(CacheSpec(2, heads, d), slots, length, kept, DEVICE)
+    with patch("quaver.engine.cache.has_kernels", lambda *_: True):  # the interpreter's too
+        cache = KVCache(CacheSpec(2, heads, d), slots, length, kept, DEVICE)
     generator = torch.Generator().manual_seed(0)
     for part in (KEYS, VALUES):
         x = torch.randn(slots, heads, length, d, generator=generator)
         for slot, count in enumerate(LENGTHS):
             x[slot, :, count:] = 300.0
         elements, steps = kept.encode(x.bfloat16().to(DEVICE), LAYER, part)
-        cache.store[LAYER, part] = elements
+        cache.store[part][LAYER] = elements
         if cache.steps is not None:
             cache.steps[LAYER, part] = steps
     cache.lengths.copy_(torch.tensor(LENGTHS))
@@ -49,7 +52,7 @@ def filled(chosen: Format, heads: int, d: int) -> KVCache:
 
 def decoded(cache: KVCache, part: int) -> Tensor:
     """What a layer has, [slots, heads, length, d] in float64, without the rounding of decoding."""
-    elements = cache.store[LAYER, part].view(cache.keeping.kind).double()
+    elements = cache.store[part][LAYER].view(cache.keeping.kind).double()
     if cache.steps is not None:
         return elements * cache.steps[LAYER, part].double()[..., None]
     return elements * cache.keeping.scales(LAYER)[part]
@@ -79,6 +82,8 @@ def tables(d: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("heads", "group", "d"), [(2, 3, 64), (1, 1, 16), (8, 3, 128)])
 @pytest.mark.parametrize("splits", [None, 1])
 def test_attention_is_that_of_what_is_kept(chosen, heads, group, d, splits, monkeypatch):
+    if INTERPRETED and str(chosen).startswith("fp8"):
+        pytest.skip(ROUNDS)
     if splits is not None:
         monkeypatch.setattr(kernels, "_splits", lambda *_: splits)
     cache, qkv = filled(chosen, heads, d), new(heads, group, d)
@@ -102,32 +107,32 @@ def test_what_is_new_is_kept_as_the_twin_keeps_it(chosen, magnitude):
         pytest.skip("Triton's interpreter cuts off bits where a GPU rounds to bf16 and fp8")
     heads, group, d = 2, 2, 32
     cache, qkv = filled(chosen, heads, d), magnitude * new(heads, group, d)
-    before = cache.store.clone()
+    before = [part.clone() for part in cache.store]
     kernels.attend(qkv, tables(d), cache.layer(LAYER), max(LENGTHS) + 1)
     _, k, v = turned(qkv, heads, rope(d))
     for part, x in ((KEYS, k), (VALUES, v)):
         elements, steps = cache.keeping.encode(x[:, :, 0], LAYER, part)
         for slot, count in enumerate(LENGTHS):
-            found = cache.store[LAYER, part, slot, :, count].view(cache.keeping.kind)
+            kept = cache.store[part][LAYER, slot, :, count]
+            found = kept.view(cache.keeping.kind)
             wanted = elements[slot].view(cache.keeping.kind)
             if part == VALUES:
                 assert torch.equal(found.float(), wanted.float())
             else:  # a product and a sum may be one instruction: the last bit of the format
                 torch.testing.assert_close(found.float(), wanted.float(), rtol=0.13, atol=1.0)
-            before[LAYER, part, slot, :, count] = cache.store[LAYER, part, slot, :, count]
+            before[part][LAYER, slot, :, count] = kept
             if cache.steps is not None and steps is not None:
                 own = cache.steps[LAYER, part, slot, :, count]
                 torch.testing.assert_close(own, steps[slot], rtol=0.01, atol=0.0)
-    assert torch.equal(cache.store, before), "nothing else has changed"
+    for now, then in zip(cache.store, before, strict=True):
+        assert torch.equal(now, then), "nothing else has changed"
 
 
 @pytest.mark.parametrize("chosen", [Format.BF16, Format.FP8])
 def test_a_new_key_is_turned(chosen):
     """Against numbers of float64, to the format's own step."""
     if INTERPRETED and chosen.quantised:
-        pytest.skip(
-            "Triton's interpreter rounds a few floats of eight bits to half of what they are"
-        )
+        pytest.skip(ROUNDS)
     heads, group, d = 2, 3, 64
     cache, qkv = filled(chosen, heads, d), new(heads, group, d)
     kernels.attend(qkv, tables(d), cache.layer(LAYER), max(LENGTHS) + 1)

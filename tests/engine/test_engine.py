@@ -389,7 +389,8 @@ def test_orpheus_streams_that_join_and_leave_are_as_each_alone(orpheus, graphs):
 def test_what_lies_in_unused_positions_is_never_seen(orpheus):
     # not NaN: attention multiplies what the mask hides by zero
     clean, dirty = orpheus_engine(orpheus), orpheus_engine(orpheus)
-    dirty._cache.store.fill_(1e4)
+    for part in dirty._cache.store:
+        part.fill_(1e4)
     for seed in range(4):
         job = orpheus_job(seed)
         assert as_lists(list(dirty.submit(job))) == as_lists(list(clean.submit(job)))

@@ -16,6 +16,8 @@ from quaver.engine.keeping import KEYS, VALUES, Keeping, KeptLayer
 from quaver.nn.attention import attend, turned
 from quaver.precision.devices import CUDA_BF16, CUDA_FP8
 
+ROW_STEP = 128  # bytes' worth of positions: rows of values begin where loads are fast
+
 
 class KVCache:
     """`slots` streams of up to `max_length` positions. Lengths live on the device."""
@@ -28,23 +30,36 @@ class KVCache:
         keeping: Keeping,
         device: torch.device,
     ) -> None:
-        shape = (spec.layers, 2, slots, spec.kv_heads, max_length)
         self.keeping = keeping
-        self.store = torch.zeros(*shape, spec.head_dim, dtype=keeping.storage, device=device)
+        self.has_kernels = has_kernels(keeping.kind, spec.head_dim, device)
+        lead = (spec.layers, slots, spec.kv_heads)
+        keys = torch.zeros(*lead, max_length, spec.head_dim, dtype=keeping.storage, device=device)
+        if self.has_kernels:
+            # Tensor cores take eight-bit numbers only with what is summed over side by side: with
+            # values, that is positions.
+            length = -(-max_length // ROW_STEP) * ROW_STEP
+            rows = torch.zeros(*lead, spec.head_dim, length, dtype=keeping.storage, device=device)
+            values = rows[..., :max_length].transpose(-1, -2)
+        else:
+            values = torch.zeros_like(keys)
+        # of keys and of values, each [layers, slots, kv_heads, max_length, d]
+        self.store = (keys, values)
         self.steps = (
-            torch.zeros(shape, dtype=torch.bfloat16, device=device) if keeping.has_steps else None
+            torch.zeros(spec.layers, 2, *lead[1:], max_length, dtype=torch.bfloat16, device=device)
+            if keeping.has_steps
+            else None
         )
         self.lengths = torch.zeros(slots, dtype=torch.int64, device=device)
         self.active = torch.zeros(slots, dtype=torch.int64, device=device)
         self.max_length = max_length
-        self.has_kernels = has_kernels(keeping.kind, spec.head_dim, device)
 
     @property
     def bytes(self) -> int:
-        return self.store.nbytes + (0 if self.steps is None else self.steps.nbytes)
+        whole = sum(part.untyped_storage().nbytes() for part in self.store)
+        return whole + (0 if self.steps is None else self.steps.nbytes)
 
     def layer(self, index: int) -> KeptLayer:
-        keys, values = self.store[index].view(self.keeping.kind)
+        keys, values = (part[index].view(self.keeping.kind) for part in self.store)
         key_steps, value_steps = (None, None) if self.steps is None else self.steps[index]
         key_scale, value_scale = self.keeping.scales(index)
         return KeptLayer(keys, values, key_steps, value_steps, key_scale, value_scale, self.lengths)
@@ -86,7 +101,7 @@ class PrefillView(View):
 
     def __init__(self, cache: KVCache, slot: int, start: int, count: int) -> None:
         self._cache, self._slot, self._start, self._stop = cache, slot, start, start + count
-        device = cache.store.device
+        device = cache.lengths.device
         self.positions = torch.arange(start, self._stop, device=device)[None]
         self._mask = torch.arange(self._stop, device=device) <= self.positions[0, :, None]
 
@@ -101,7 +116,7 @@ class PrefillView(View):
         """Write x [kv_heads, count, d]; return all that the slot has, [kv_heads, stop, d]."""
         cache = self._cache
         elements, steps = cache.keeping.encode(x, layer, part)
-        kept = cache.store[layer, part, self._slot, :, : self._stop]
+        kept = cache.store[part][layer, self._slot, :, : self._stop]
         kept[:, self._start :] = elements
         kept_steps = None
         if cache.steps is not None and steps is not None:
@@ -120,7 +135,7 @@ class PackView(View):
         self._cache, self._slots, self.positions = cache, slots, positions[None]
         mine = slots[:, None] == slots[None]
         self._mask = mine & (positions[None] <= positions[:, None])
-        self._heads = torch.arange(cache.store.shape[3], device=slots.device)[None]
+        self._heads = torch.arange(cache.store[KEYS].shape[2], device=slots.device)[None]
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         keys = self._exchange(layer, KEYS, k[0])
@@ -134,7 +149,7 @@ class PackView(View):
         cache = self._cache
         place = (self._slots[:, None], self._heads, self.positions[0][:, None])
         elements, steps = cache.keeping.encode(x, layer, part)
-        cache.store[layer, part].index_put_(place, elements.transpose(0, 1))
+        cache.store[part][layer].index_put_(place, elements.transpose(0, 1))
         if cache.steps is not None and steps is not None:
             cache.steps[layer, part].index_put_(place, steps.transpose(0, 1))
         return cache.keeping.decode(elements, steps, layer, part)
@@ -145,17 +160,17 @@ class DecodeView(View):
 
     def __init__(self, cache: KVCache, count: int, limit: int) -> None:
         self._cache, self._limit = cache, limit
-        store = cache.store[:, :, :count, :, :limit]
         self._keeping = cache.keeping
-        self._layers = [pair.unbind(0) for pair in store.unbind(0)]
+        parts = [part[:, :count, :, :limit].unbind(0) for part in cache.store]
+        self._layers = [*zip(*parts, strict=True)]
         self._steps = None
         if cache.steps is not None:
             steps = cache.steps[:, :, :count, :, :limit]
             self._steps = [pair.unbind(0) for pair in steps.unbind(0)]
         self._lengths, self._active = cache.lengths[:count], cache.active[:count]
-        device = store.device
+        device = cache.lengths.device
         self._rows = torch.arange(count, device=device)[:, None]
-        self._heads = torch.arange(store.shape[3], device=device)[None]
+        self._heads = torch.arange(cache.store[KEYS].shape[2], device=device)[None]
         self._columns = torch.arange(limit, device=device)
         self._look()
 

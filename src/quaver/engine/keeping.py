@@ -102,7 +102,7 @@ class KeptLayer:
     """One layer of a cache, as kernels read it."""
 
     keys: Tensor  # elements [slots, kv_heads, max_length, d]
-    values: Tensor
+    values: Tensor  # the same; in memory positions are side by side, not numbers of one
     key_steps: Tensor | None  # [slots, kv_heads, max_length], where there are any
     value_steps: Tensor | None
     key_scale: float

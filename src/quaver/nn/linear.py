@@ -58,11 +58,13 @@ class Product(nn.Module):
         """
         if self.fused and x.numel() <= self.most_fused_rows * x.shape[-1]:
             return self._fused(x, norm, gated, residual, only)
-        x = x if norm is None else norm(x)
-        y = self.whole(x) if only is None else self.rows(x, *only)
+        if self.fused:
+            y = self._many(x, norm, *(only or (0, self.out_features)))
+        else:
+            x = x if norm is None else norm(x)
+            y = self.whole(x) if only is None else self.rows(x, *only)
         if gated:
-            gate, up = y.chunk(2, dim=-1)
-            y = F.silu(gate) * up
+            y = self._gated(y)
         return y if residual is None else residual + y
 
     def fuse(self) -> None:
@@ -85,6 +87,19 @@ class Product(nn.Module):
     @abstractmethod
     def kept(self, start: int, stop: int) -> Kept:
         """Rows start..stop-1 of the weight as kernels read them."""
+
+    def _many(self, x: Tensor, norm: RMSNorm | None, start: int, stop: int) -> Tensor:
+        """Outputs start..stop-1 of more rows than one kernel takes, where there are kernels."""
+        return self.rows(x if norm is None else _normed(x, norm), start, stop)
+
+    def _gated(self, y: Tensor) -> Tensor:
+        if self.fused:
+            # only builds of torch for GPUs bring Triton
+            from quaver.nn.kernels.gate import gate
+
+            return gate(y)
+        first, second = y.chunk(2, dim=-1)
+        return F.silu(first) * second
 
     def prepared(self, x: Tensor, norm: RMSNorm | None) -> tuple[Tensor, RMSNorm | None, bool]:
         """What a kernel is given: inputs, the norm that it applies itself, and whether it rounds
@@ -113,6 +128,14 @@ class Product(nn.Module):
         kept = self.kept(*(only or (0, self.out_features)))
         y = skinny(given.reshape(-1, x.shape[-1]), kept, around)
         return y.view(*x.shape[:-1], -1)
+
+
+def _normed(x: Tensor, norm: RMSNorm) -> Tensor:
+    """In one launch."""
+    # only builds of torch for GPUs bring Triton
+    from quaver.nn.kernels.inputs import normed
+
+    return normed(x.reshape(-1, x.shape[-1]), norm.weight, norm.eps).view(x.shape)
 
 
 class Linear(Product):

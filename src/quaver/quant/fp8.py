@@ -48,6 +48,11 @@ class Fp8Linear(Fp8WeightLinear):
 
     format = Format.FP8
     rounds_inputs = True
+    _wide: Tensor | None = None  # scales in fp32, where kernels need them at every step
+
+    def fuse(self) -> None:
+        super().fuse()
+        self._wide = self.scale.float() if self.fused else None
 
     @classmethod
     def round_input(cls, x: Tensor, scale: Tensor | None) -> Tensor:
@@ -67,14 +72,32 @@ class Fp8Linear(Fp8WeightLinear):
         if len(flat) <= FEW_ROWS or not self._multiplies(x, stop - start):
             return super().product(x, start, stop)
         step = self.input_step(flat, self.input_scale)
-        y = torch._scaled_mm(
-            _elements(flat, step),
-            self.weight[start:stop].t(),
-            scale_a=step.expand(len(flat), 1).contiguous(),
-            scale_b=self.scale[start:stop].float().t().contiguous(),
-            out_dtype=x.dtype,
-        )
+        y = self._multiply(_elements(flat, step), step.expand(len(flat), 1), start, stop)
         return y.view(*x.shape[:-1], stop - start)
+
+    def _many(self, x: Tensor, norm: RMSNorm | None, start: int, stop: int) -> Tensor:
+        if self.input_scale is not None or not self._multiplies(x, stop - start):
+            return super()._many(x, norm, start, stop)
+        # only builds of torch for GPUs bring Triton
+        from quaver.nn.kernels.digits import ROUNDED
+        from quaver.nn.kernels.inputs import prepare
+
+        flat = x.reshape(-1, self.in_features)
+        weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
+        elements, step = prepare(flat, weight, eps, ROUNDED, False)
+        assert step is not None, "a digit has a worth"
+        return self._multiply(elements, step, start, stop).view(*x.shape[:-1], stop - start)
+
+    def _multiply(self, elements: Tensor, step: Tensor, start: int, stop: int) -> Tensor:
+        """Inputs in E4M3 [rows, in], in steps of [rows, 1], times rows start..stop-1."""
+        scale = self.scale.float() if self._wide is None else self._wide
+        return torch._scaled_mm(
+            elements,
+            self.weight[start:stop].t(),
+            scale_a=step.contiguous(),
+            scale_b=scale[start:stop].view(1, -1),
+            out_dtype=DTYPE,
+        )
 
     def _multiplies(self, x: Tensor, columns: int) -> bool:
         """Whether the device multiplies fp8 with a scale a row, in this shape."""

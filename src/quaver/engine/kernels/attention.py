@@ -1,8 +1,10 @@
 """Decode attention that reads keys and values as they are kept: one new position a stream.
 
 One launch turns queries and the new key by the position, encodes what is new into the cache, and
-lets each stream's queries look at all that the stream has. The heads that share keys are the rows
-of one product, so keys are read once, in the bits they are kept in. Lengths are read on the device.
+lets each stream's queries look at all that the stream has. Keys and values are multiplied by tensor
+cores as they lie, in the bits they are kept in: positions and numbers of a head are a product's
+rows, and the queries that share keys, or the digits of those (`nn.kernels.digits`), its columns. So
+are the weights of the softmax. Lengths are read on the device.
 A stream's positions are split among as many programs as keep the GPU busy; the one that is done
 last joins their partial softmaxes (as in flash decoding; Dao et al., 2023), always in one order.
 """
@@ -15,13 +17,26 @@ import triton.language as tl
 from torch import Tensor
 
 from quaver.engine.keeping import KeptLayer
+from quaver.nn.kernels.digits import (
+    FLOATS,
+    PLAIN,
+    WHOLE,
+    Digits,
+    beyond,
+    first_digit,
+    gathered,
+    unit_of,
+)
 from quaver.nn.kernels.launch import on, starting_early, tickets, turn
 
 POSITIONS = 128  # of one turn of a program's loop
-WARPS = 8
+WARPS = 4
+STAGES = 3  # of the loop's loads
 PROGRAMS = 2  # a multiprocessor, about
 MOST_SPLITS = 32  # of a stream's positions
-LEAST_ROWS = 16  # of a product on tensor cores
+LEAST_COLUMNS = 16  # of a product on tensor cores
+ALIGNED = tl.constexpr(16)  # positions of one load
+SHARE = tl.constexpr(2.0**-8)  # of a softmax, what one is worth in the first digit
 LOG2_E = 1.4426950408889634
 
 
@@ -36,26 +51,46 @@ def _turned(pointer, cos, sin, columns, rows, there, d: tl.constexpr):
 
 
 @triton.jit
-def _keep(x, elements_pointer, steps_pointer, place, columns, inverse, d, largest, whole):
-    """Encode one head's new key or value [1, d] into the cache, at position `place` of all; returns
-    what its elements stand for, but for a factor of all, [1, d]."""
+def _keep(x, place, steps_pointer, step_place, inverse, largest: tl.constexpr, whole: tl.constexpr):
+    """Encode one head's new key or value [1, d] into the cache; returns what its elements stand
+    for, but for a factor of all, [1, d]."""
     x = x.to(tl.float32)
-    step = 1.0
+    step = tl.full((1,), 1.0, tl.float32)
     if whole:
         # the step is rounded before anything is divided by it; bf16's smallest normal number
         step = (tl.max(tl.abs(x), 1) * (1 / 127)).to(tl.bfloat16).to(tl.float32)
         step = tl.maximum(step, 1.1754943508222875e-38)
-        tl.store(steps_pointer + place + tl.arange(0, 1), step.to(tl.bfloat16))
-        step = step[:, None]
-        x = tl.div_rn(x, step)
-        # to the nearest, ties to even: adding 1.5 * 2^23 leaves no bits for a fraction
-        x = (x + 12582912.0) - 12582912.0
-        x = tl.minimum(tl.maximum(x, -127.0), 127.0)
+        tl.store(steps_pointer + step_place + tl.arange(0, 1), step.to(tl.bfloat16))
+        x = first_digit(tl.div_rn(x, tl.broadcast_to(step[:, None], x.shape)), whole)
     elif largest > 0:  # a float8; 0 stands for a dense format
         x = tl.minimum(tl.maximum(x * inverse, -largest), largest)
-    x = x.to(elements_pointer.dtype.element_ty)
-    tl.store(elements_pointer + place * d + columns[None, :], x)
-    return x.to(tl.float32) * step
+    x = x.to(place.dtype.element_ty)
+    tl.store(place, x)
+    return x.to(tl.float32) * step[:, None]
+
+
+@triton.jit
+def _columns(x, unit, digits: tl.constexpr, whole: tl.constexpr, each: tl.constexpr):
+    """Digits of numbers, fp32 [n, columns] whose columns are `each` times the same; what one is
+    worth in the first is `unit`, [columns] or one for all."""
+    if digits == 0:
+        return x
+    rest = x * (1.0 / unit)  # a power of two
+    place = tl.arange(0, x.shape[1])[None, :] % each
+    found = tl.zeros(x.shape, tl.float32)
+    for number in tl.static_range(digits):
+        digit = first_digit(rest, whole)
+        found = tl.where(place == number, digit, found)
+        rest = beyond(rest, digit, whole)
+    return found
+
+
+@triton.jit
+def _repeated(x, each: tl.constexpr):
+    """[n, heads] -> [n, heads * each]."""
+    n: tl.constexpr = x.shape[0]
+    heads: tl.constexpr = x.shape[1]
+    return tl.reshape(tl.broadcast_to(x[:, :, None], (n, heads, each)), (n, heads * each))
 
 
 @triton.jit
@@ -63,12 +98,14 @@ def _new(
     qkv,
     cos,
     sin,
-    q,
     keys_pointer,
     values_pointer,
     key_steps_pointer,
     value_steps_pointer,
-    place,
+    key_place,
+    value_place,
+    step_place,
+    column_stride,
     head,
     heads,
     head_stride,
@@ -76,23 +113,26 @@ def _new(
     key_inverse,
     value_inverse,
     group: tl.constexpr,
+    block_heads: tl.constexpr,
     d: tl.constexpr,
     largest: tl.constexpr,
     whole: tl.constexpr,
 ):
-    """Keep the new position, which is never read back: softmax starts with it. Its largest score,
-    sum and weighted values."""
+    """Keep the new position, which is never read back: softmax starts with it. Its largest score
+    and sum, [heads], and weighted values [d, heads]."""
     columns = tl.arange(0, d)
     one = tl.arange(0, 1)[:, None]
-    k_row = (heads * group + head + one) * head_stride
-    k = _turned(qkv, cos, sin, columns, k_row, one == 0, d)
+    rows = tl.arange(0, block_heads)[:, None]
+    q = _turned(qkv, cos, sin, columns, (head * group + rows) * head_stride, rows < group, d)
+    k = _turned(qkv, cos, sin, columns, (heads * group + head + one) * head_stride, one == 0, d)
     v = tl.load(qkv + (heads * (group + 1) + head + one) * head_stride + columns[None, :])
-    k = _keep(k, keys_pointer, key_steps_pointer, place, columns, key_inverse, d, largest, whole)
-    v = _keep(
-        v, values_pointer, value_steps_pointer, place, columns, value_inverse, d, largest, whole
-    )
+    keys = keys_pointer + key_place + columns[None, :]
+    values = values_pointer + value_place + columns[None, :] * column_stride
+    k = _keep(k, keys, key_steps_pointer, step_place, key_inverse, largest, whole)
+    v = _keep(v, values, value_steps_pointer, step_place, value_inverse, largest, whole)
     most = tl.sum(q.to(tl.float32) * k, 1) * key_factor
-    return most, tl.full(most.shape, 1.0, tl.float32), tl.broadcast_to(v, q.shape)
+    found = tl.broadcast_to(tl.trans(v), (d, block_heads))
+    return most, tl.full(most.shape, 1.0, tl.float32), found
 
 
 @triton.jit
@@ -144,6 +184,9 @@ def _attend(
     out_pointer,
     stream_stride,
     head_stride,
+    value_stride,
+    column_stride,
+    position_stride,
     key_factor,
     value_factor,
     key_inverse,
@@ -156,50 +199,64 @@ def _attend(
     d: tl.constexpr,
     largest: tl.constexpr,
     whole: tl.constexpr,
+    digits: tl.constexpr,
+    each: tl.constexpr,
     dtype: tl.constexpr,
-    block_rows: tl.constexpr,
+    block_heads: tl.constexpr,
     block: tl.constexpr,
     joined: tl.constexpr,
     early: tl.constexpr,
 ):
-    """The query heads of one key head of one stream, over one stretch of its positions.
+    """The query heads of one key head of one stream, over one stretch of its positions. A head has
+    `each` columns.
 
     Parts are [streams * heads, splits, group, d] before division by the sums, and sums are
     [streams * heads, splits, group, 2]: the largest score and the sum of exp2(score - largest).
     """
     pair, split = tl.program_id(0), tl.program_id(1)
     stream, head = pair // heads, pair % heads
-    rows, columns = tl.arange(0, block_rows), tl.arange(0, d)
-    there = rows[:, None] < group
+    rows, columns = tl.arange(0, block_heads), tl.arange(0, d)
+    owner = tl.arange(0, block_heads * each)[:, None] // each
     qkv = qkv_pointer + stream * stream_stride
     position = tl.load(lengths_pointer + stream)
     cos = tl.load(cos_pointer + position * d + columns)
     sin = tl.load(sin_pointer + position * d + columns)
     first = pair.to(tl.int64) * max_length
+    own_values = values_pointer + pair.to(tl.int64) * value_stride
     start = split * turns * block
     stop = tl.minimum(start + turns * block, position)
-    q = tl.zeros((block_rows, d), dtype)
-    total = tl.zeros((block_rows, d), tl.float32)
+    known = (stop + ALIGNED - 1) // ALIGNED * ALIGNED  # what comes after has no weight
+    sums_of: tl.constexpr = tl.int32 if dtype == tl.int8 else tl.float32
+    q = tl.zeros((d, block_heads * each), dtype)
+    unit = tl.zeros((block_heads,), tl.float32)
+    total = tl.zeros((d, block_heads), tl.float32)
     # a number, not -inf: a stretch without positions must not make NaN
-    most = tl.full((block_rows,), -1e30, tl.float32)
-    sums = tl.zeros((block_rows,), tl.float32)
+    most = tl.full((block_heads,), -1e30, tl.float32)
+    sums = tl.zeros((block_heads,), tl.float32)
     # once at least: what must wait is in the loop, whose loads ahead come before that
     for begin in range(start, tl.maximum(stop, start + 1), block):
         if begin == start:
             turn(early)
-            q_rows = (head * group + rows[:, None]) * head_stride
-            q = _turned(qkv, cos, sin, columns, q_rows, there, d).to(dtype)
+            place = (head * group + owner) * head_stride
+            turned = _turned(qkv, cos, sin, columns, place, owner < group, d).to(tl.float32)
+            units = tl.full((block_heads * each,), 1.0, tl.float32)
+            if digits > 0:
+                units = unit_of(tl.max(tl.abs(turned), 1), digits, whole)
+            unit = tl.max(tl.reshape(units, (block_heads, each)), 1) * key_factor
+            q = _columns(tl.trans(turned), units[None, :], digits, whole, each).to(dtype)
             if (start <= position) & (position < start + turns * block):
                 most, sums, total = _new(
                     qkv,
                     cos,
                     sin,
-                    q,
                     keys_pointer,
-                    values_pointer,
+                    own_values,
                     key_steps_pointer,
                     value_steps_pointer,
+                    (first + position) * d,
+                    position * position_stride,
                     first + position,
+                    column_stride,
                     head,
                     heads,
                     head_stride,
@@ -207,35 +264,49 @@ def _attend(
                     key_inverse,
                     value_inverse,
                     group,
+                    block_heads,
                     d,
                     largest,
                     whole,
                 )
         positions = begin + tl.arange(0, block)
         inside = positions < stop
-        place = (first + positions)[:, None] * d + columns[None, :]
-        keys = tl.load(keys_pointer + place, mask=inside[:, None], other=0.0)
-        scores = tl.dot(q, tl.trans(keys.to(dtype))) * key_factor
+        place = keys_pointer + (first + positions)[:, None] * d + columns[None, :]
+        keys = tl.load(place, mask=inside[:, None], other=0.0)
+        if dtype != tl.float8e4nv:  # which is multiplied by both kinds of eight-bit floats
+            keys = keys.to(dtype)
+        scores = gathered(tl.dot(keys, q, out_dtype=sums_of), each, whole) * unit[None, :]
         if whole:
             steps = tl.load(key_steps_pointer + first + positions, mask=inside, other=0.0)
-            scores *= steps.to(tl.float32)[None, :]
-        scores = tl.where(inside[None, :], scores, -1e30)
-        before, most = most, tl.maximum(most, tl.max(scores, 1))
-        weights = tl.where(inside[None, :], tl.exp2(scores - most[:, None]), 0.0)
+            scores *= steps.to(tl.float32)[:, None]
+        scores = tl.where(inside[:, None], scores, -1e30)
+        before, most = most, tl.maximum(most, tl.max(scores, 0))
+        weights = tl.where(inside[:, None], tl.exp2(scores - most[None, :]), 0.0)
         shrink = tl.exp2(before - most)
-        sums = sums * shrink + tl.sum(weights, 1)
+        sums = sums * shrink + tl.sum(weights, 0)
+        worth = tl.full((block_heads,), 1.0, tl.float32)
         if whole:
             steps = tl.load(value_steps_pointer + first + positions, mask=inside, other=0.0)
-            weights *= steps.to(tl.float32)[None, :]
-        values = tl.load(values_pointer + place, mask=inside[:, None], other=0.0)
-        total = total * shrink[:, None] + tl.dot(weights.to(dtype), values.to(dtype))
-    out = out_pointer + (pair * group + rows)[:, None] * d + columns[None, :]
+            weights *= steps.to(tl.float32)[:, None]
+            worth = unit_of(tl.max(weights, 0), digits, whole)
+        elif digits > 0:
+            worth = tl.full((block_heads,), SHARE, tl.float32)
+        shares = _repeated(weights, each)
+        shares = _columns(shares, _repeated(worth[None, :], each), digits, whole, each).to(dtype)
+        place = own_values + columns[:, None] * column_stride + positions[None, :] * position_stride
+        values = tl.load(place, mask=(positions < known)[None, :], other=0.0)
+        if dtype != tl.float8e4nv:
+            values = values.to(dtype)
+        part = gathered(tl.dot(values, shares, out_dtype=sums_of), each, whole)
+        total = total * shrink[None, :] + part * worth[None, :]
+    there = rows[None, :] < group
     if splits == 1:
-        y = total * value_factor / sums[:, None]
+        y = total * value_factor / sums[None, :]
+        out = out_pointer + (pair * group + rows)[None, :] * d + columns[:, None]
         tl.store(out, y.to(out_pointer.dtype.element_ty), mask=there)
     else:
         row = (pair * splits + split) * group + rows
-        tl.store(parts_pointer + row[:, None] * d + columns[None, :], total, mask=there)
+        tl.store(parts_pointer + row[None, :] * d + columns[:, None], total, mask=there)
         tl.store(sums_pointer + 2 * row, most, mask=rows < group)
         tl.store(sums_pointer + 2 * row + 1, sums, mask=rows < group)
         tl.debug_barrier()
@@ -269,7 +340,7 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
     sums = qkv.new_empty((n * kv_heads, splits, group, 2), dtype=torch.float32)
     out = torch.empty((n, heads, 1, d), dtype=qkv.dtype, device=qkv.device)
     kind = kept.keys.dtype
-    half = tl.float16 if kind is torch.float16 else tl.bfloat16
+    digits = _digits(kind)
     with on(qkv.device):
         _attend[(n * kv_heads, splits)](
             qkv,
@@ -285,6 +356,9 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
             out,
             qkv.stride(0),
             qkv.stride(1),
+            kept.values.stride(1),
+            kept.values.stride(3),
+            kept.values.stride(2),
             kept.key_scale * LOG2_E / d**0.5,
             kept.value_scale,
             1 / kept.key_scale,
@@ -296,16 +370,36 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
             group=group,
             d=d,
             largest=torch.finfo(kind).max if kind.is_floating_point and kind.itemsize == 1 else 0.0,
-            whole=kept.key_steps is not None,
-            # Triton's interpreter has no products of bf16
-            dtype=half if qkv.is_cuda else tl.float32,
-            block_rows=max(LEAST_ROWS, triton.next_power_of_2(group)),
+            whole=digits.whole,
+            digits=digits.count,
+            each=digits.columns,
+            dtype=_dtype(kind, qkv.is_cuda),
+            block_heads=max(LEAST_COLUMNS // digits.columns, triton.next_power_of_2(group)),
             block=POSITIONS,
             joined=triton.next_power_of_2(group) * d,
             num_warps=WARPS,
+            num_stages=STAGES,
             **starting_early(qkv.device),
         )
     return out
+
+
+def _digits(kind: torch.dtype) -> Digits:
+    """How queries and weights are written for keys and values of a kind."""
+    if kind is torch.int8:
+        return WHOLE
+    return FLOATS if kind.itemsize == 1 else PLAIN
+
+
+def _dtype(kind: torch.dtype, gpu: bool) -> tl.dtype:
+    """What queries and weights are multiplied as."""
+    if not gpu:
+        return tl.float32  # Triton's interpreter has no products of bf16
+    if kind is torch.int8:
+        return tl.int8
+    if kind.itemsize == 1:
+        return tl.float8e4nv
+    return tl.float16 if kind is torch.float16 else tl.bfloat16
 
 
 def _splits(programs: int, blocks: int, device: torch.device) -> int:

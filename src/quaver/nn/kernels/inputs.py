@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quaver.nn.kernels.digits import E4M3, Digits, beyond, first_digit, unit_of
+from quaver.nn.kernels.digits import E4M3, PLAIN, Digits, beyond, first_digit, unit_of
 from quaver.nn.kernels.launch import on, starting_early, turn
 
 
@@ -93,3 +93,8 @@ def prepare(
             **starting_early(x.device),
         )
     return out, unit
+
+
+def normed(x: Tensor, norm: Tensor, eps: float) -> Tensor:
+    """The RMS norm of x [rows, in], contiguous, in its dtype."""
+    return prepare(x, norm, eps, PLAIN, False)[0]
