@@ -68,16 +68,20 @@ def pair_of_chunks(streams, rate, lag):
 class Twins:
     """A layer that remembers `count` inputs, in float64 and as a kernel sees it."""
 
-    def __init__(self, layer, count, x, rate, lag=3):
+    def __init__(self, layer, count, x, rate, lag=3, snake=None):
         self.layer, self.plain, self.x = layer, deepcopy(layer).double(), x.to(DEVICE)
         self.before, self.chunk = pair_of_chunks(len(x), rate, lag)
         self.kept = self.chunk.memory.of(layer, self.x, count)
         self.plain_kept = self.before.memory.of(self.plain, self.x.double(), count)
         self.kept.copy_(randn(*self.kept.shape, seed=9))
         self.plain_kept.copy_(self.kept)
-        self.window = layers.Window.empty(*x.shape, count, self.x)
+        self.window = layers.Window.empty(*x.shape, count, self.x, snake is not None)
         self.window.x.copy_(self.x)
-        layers.recall(self.window, self.kept, self.chunk)
+        if snake is not None:  # what the layer before would write
+            self.window.snaked.copy_(snake(self.window.whole))
+            self.window.snaked[..., : self.window.lead] = torch.nan
+        rows = None if snake is None else layers.snake_rows(snake.alpha)
+        layers.recall(self.window, self.kept, self.chunk, rows)
 
     def check(self, found, wanted):
         assert self.chunk.lag == self.before.lag
@@ -96,14 +100,31 @@ def assert_close(found, wanted, close=CLOSE):
 @pytest.mark.parametrize("snaked", [False, True])
 def test_a_residual_unit_is_its_twin(dilation, channels, steps, snaked):
     unit, after = spread(ResidualUnit(channels, dilation)), spread(Snake(channels))
-    twins = Twins(unit, 6 * dilation, randn(3, channels, steps), rate=steps // 2)
+    x = randn(3, channels, steps)
+    twins = Twins(unit, 6 * dilation, x, rate=steps // 2, snake=unit.block[0])
     wanted = twins.plain(twins.x.double(), twins.before)
     wanted = after.double()(wanted) if snaked else wanted
     layer = fused._unit(unit, layers.snake_rows(after.alpha) if snaked else None)
     twins.chunk.lag += layer.padding
-    found = layers.mix(layer, twins.window, twins.chunk, 5)
+    following = None if snaked else reader(channels)[1]
+    found = layers.mix(layer, twins.window, twins.chunk, 5, reader=following)
     assert (found.x == 0).any()
     twins.check(found.x, wanted)
+    if not snaked:
+        assert_read(found, wanted)
+
+
+def assert_read(found, wanted):
+    """What comes out stands there as it is, and through the snake of the unit that reads it."""
+    snake, _ = reader(wanted.shape[1])
+    beside = layers.Window(found.snaked, found.lead, found.steps)
+    assert_close(beside.x, snake.double()(wanted))
+
+
+def reader(channels):
+    """The first snake of a unit, and the unit."""
+    unit = spread(ResidualUnit(channels, 1))
+    return unit.block[0], fused._unit(unit, None)
 
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
@@ -113,8 +134,10 @@ def test_upsampling_is_its_twin(stride, inputs, outputs, steps):
     twins = Twins(up, 1, randn(7, inputs, steps), rate=steps // 2)
     wanted = twins.plain(twins.x.double(), twins.before)
     twins.chunk.rate, twins.chunk.lag = twins.before.rate, twins.before.lag
-    found = layers.upsample(layers.Upsample.of(up.weight, up.bias), twins.window, twins.chunk, 1)
+    layer, following = layers.Upsample.of(up.weight, up.bias), reader(outputs)[1]
+    found = layers.upsample(layer, twins.window, twins.chunk, 1, following)
     twins.check(found.x, wanted)
+    assert_read(found, wanted)
 
 
 @pytest.mark.parametrize(("channels", "steps"), [(24, 300), (80, 8)])
@@ -130,7 +153,8 @@ def test_noise_is_its_twins(channels, steps):
     noise = layers.draw(window, chunk, seeds, number)
     assert noise.std() > 0.8
     # the twin's noise is in fp32 as well
-    assert_close(layers.mix(layer, window, chunk, 6, noise).x, wanted, 2 * CLOSE)
+    found = layers.mix(layer, window, chunk, 6, noise, reader(channels)[1])
+    assert_close(found.x, wanted, 2 * CLOSE)
 
 
 @pytest.mark.parametrize("steps", [4, 12, 76])
@@ -191,7 +215,7 @@ def test_waves_are_as_exact_as_fp32s(size):
         block.bias.zero_()
     unit.block[1].weight[:, 0, 3] = 1
     unit.block[3].weight[range(32), range(32), 0] = 1
-    twins = Twins(unit, 6, size * randn(1, 32, 256), rate=256)
+    twins = Twins(unit, 6, size * randn(1, 32, 256), rate=256, snake=unit.block[0])
     twins.before.start += 1
     twins.chunk.start += 1
     twins.chunk.lag += 3

@@ -70,7 +70,7 @@ class _Block:
         units = cast("list[ResidualUnit]", rest[-3:])
         self._up_layer = cast("ConvTranspose1d", up)
         self._up = Upsample.of(self._up_layer.weight, self._up_layer.bias)
-        self._noise = [_noise(cast("NoiseBlock", one)) for one in noise]
+        self._noise = _noise(cast("NoiseBlock", noise[0])) if noise else None
         last_unit = units[-1]
         self._units = [(unit, _unit(unit, after if unit is last_unit else None)) for unit in units]
 
@@ -81,20 +81,25 @@ class _Block:
         stride = self._up.stride
         chunk.rate, chunk.lag = chunk.rate * stride, chunk.lag * stride + stride // 2
         rooms = [2 * layer.padding for _, layer in self._units]
-        x = upsample(self._up, x, chunk, rooms[0])
-        if seeds is not None:
-            for stream, noise in self._noise:
-                x = mix(noise, x, chunk, rooms[0], draw(x, chunk, seeds, stream))
-        for (unit, layer), following in zip(self._units, [*rooms[1:], room], strict=True):
-            _remember(unit, x, chunk, 2 * layer.padding)
+        noise = None if seeds is None else self._noise
+        readers = [*(layer for _, layer in self._units), None]
+        x = upsample(self._up, x, chunk, rooms[0], readers[0] if noise is None else None)
+        if noise is not None and seeds is not None:
+            stream, layer = noise
+            x = mix(layer, x, chunk, rooms[0], draw(x, chunk, seeds, stream), readers[0])
+        following = zip(self._units, [*rooms[1:], room], readers[1:], strict=True)
+        for (unit, layer), more, reader in following:
+            _remember(unit, x, chunk, 2 * layer.padding, layer.before)
             chunk.lag += layer.padding
-            x = mix(layer, x, chunk, following)
+            x = mix(layer, x, chunk, more, reader=reader)
         return x
 
 
-def _remember(layer: nn.Module, x: Window, chunk: Chunk, count: int) -> None:
+def _remember(
+    layer: nn.Module, x: Window, chunk: Chunk, count: int, snake: Tensor | None = None
+) -> None:
     """As `Chunk.window`, in place."""
-    recall(x, chunk.memory.of(layer, x.x, count), chunk)
+    recall(x, chunk.memory.of(layer, x.x, count), chunk, snake)
 
 
 def _books(codec: Snac) -> Books:
@@ -113,7 +118,7 @@ def _books(codec: Snac) -> Books:
 
 
 def _first(wide: Conv1d, narrow: Conv1d, after: Tensor) -> Mix:
-    table = table_of(wide.weight, cast("Tensor", wide.bias), None, None)
+    table = table_of(wide.weight, cast("Tensor", wide.bias), None)
     return Mix(FIRST, halves(narrow.weight[..., 0]), narrow.bias, table, after=after)
 
 
@@ -124,7 +129,7 @@ def _noise(block: NoiseBlock) -> tuple[int, Mix]:
 def _unit(unit: ResidualUnit, after: Tensor | None) -> Mix:
     snake, wide, snake2, narrow = unit.block
     wide, narrow = cast("Conv1d", wide), cast("Conv1d", narrow)
-    alphas = [cast("Snake", one).alpha for one in (snake, snake2)]
-    table = table_of(wide.weight, cast("Tensor", wide.bias), *alphas)
+    first, second = [cast("Snake", one).alpha for one in (snake, snake2)]
+    table = table_of(wide.weight, cast("Tensor", wide.bias), second)
     weight = halves(narrow.weight[..., 0])
-    return Mix(UNIT, weight, narrow.bias, table, wide.dilation, after)
+    return Mix(UNIT, weight, narrow.bias, table, wide.dilation, snake_rows(first), after)

@@ -218,7 +218,8 @@ def has_kernels(kind: torch.dtype, head_dim: int, device: torch.device) -> bool:
     """Whether `kernels/` reads elements of this kind on `device`."""
     if device.type != "cuda" or kind.itemsize > torch.bfloat16.itemsize:
         return False
-    if head_dim < 16 or head_dim & (head_dim - 1):  # tensor cores, and Triton's ranges
+    least = 32 if kind.itemsize == 1 else 16  # of a product on tensor cores
+    if head_dim < least or head_dim & (head_dim - 1):  # and Triton's ranges
         return False
-    least = CUDA_FP8 if kind is torch.float8_e4m3fn else CUDA_BF16
-    return torch.cuda.get_device_capability(device) >= least
+    oldest = CUDA_FP8 if kind.itemsize == 1 and kind.is_floating_point else CUDA_BF16
+    return torch.cuda.get_device_capability(device) >= oldest

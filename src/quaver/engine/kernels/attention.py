@@ -20,7 +20,6 @@ from quaver.engine.keeping import KeptLayer
 from quaver.nn.kernels.digits import (
     FLOATS,
     PLAIN,
-    WHOLE,
     Digits,
     beyond,
     first_digit,
@@ -29,12 +28,15 @@ from quaver.nn.kernels.digits import (
 )
 from quaver.nn.kernels.launch import on, starting_early, tickets, turn
 
-POSITIONS = 128  # of one turn of a program's loop
-WARPS = 4
-STAGES = 3  # of the loop's loads
+# Positions of one turn of a program's loop, warps, and stages of the loop's loads: of keys and values
+# of eight bits, and of more.
+BYTES, HALVES = (128, 8, 3), (64, 4, 3)
+# Of a thread of 8 warps, with which a multiprocessor has room for two programs; without the matrix
+# instructions of capability 9.0 they are too few.
+REGISTERS = 128
 PROGRAMS = 2  # a multiprocessor, about
 MOST_SPLITS = 32  # of a stream's positions
-LEAST_COLUMNS = 16  # of a product on tensor cores
+LEAST_COLUMNS = tl.constexpr(16)  # of a product on tensor cores
 ALIGNED = tl.constexpr(16)  # positions of one load
 SHARE = tl.constexpr(2.0**-8)  # of a softmax, what one is worth in the first digit
 LOG2_E = 1.4426950408889634
@@ -79,7 +81,7 @@ def _columns(x, unit, digits: tl.constexpr, whole: tl.constexpr, each: tl.conste
     place = tl.arange(0, x.shape[1])[None, :] % each
     found = tl.zeros(x.shape, tl.float32)
     for number in tl.static_range(digits):
-        digit = first_digit(rest, whole)
+        digit = first_digit(rest, whole, True)
         found = tl.where(place == number, digit, found)
         rest = beyond(rest, digit, whole)
     return found
@@ -91,6 +93,31 @@ def _repeated(x, each: tl.constexpr):
     n: tl.constexpr = x.shape[0]
     heads: tl.constexpr = x.shape[1]
     return tl.reshape(tl.broadcast_to(x[:, :, None], (n, heads, each)), (n, heads * each))
+
+
+@triton.jit
+def _filled(x, times: tl.constexpr, whole: tl.constexpr):
+    """[n, columns] -> [n, times * columns], with zeros behind."""
+    n: tl.constexpr = x.shape[0]
+    columns: tl.constexpr = x.shape[1]
+    if times > 1:
+        if whole:
+            own = tl.arange(0, times)[None, :, None] == 0
+            x = tl.where(own, tl.broadcast_to(x[:, None, :], (n, times, columns)), 0.0)
+            x = tl.reshape(x, (n, times * columns))
+        else:  # joined, each number stays with its thread: faster, but int8 would spill registers
+            beside = tl.permute(tl.join(x, tl.zeros_like(x)), (0, 2, 1))
+            x = _filled(tl.reshape(beside, (n, 2 * columns)), times // 2, whole)
+    return x
+
+
+@triton.jit
+def _numbers(sums, times: tl.constexpr, each: tl.constexpr, whole: tl.constexpr):
+    """Sums of columns [n, times * heads * each], most of them of zeros -> of numbers [n, heads]."""
+    n: tl.constexpr = sums.shape[0]
+    if times > 1:
+        sums = tl.sum(tl.reshape(sums, (n, times, sums.shape[1] // times)), 1)
+    return gathered(sums, each, whole)
 
 
 @triton.jit
@@ -118,8 +145,8 @@ def _new(
     largest: tl.constexpr,
     whole: tl.constexpr,
 ):
-    """Keep the new position, which is never read back: softmax starts with it. Its largest score
-    and sum, [heads], and weighted values [d, heads]."""
+    """Keep the new position, which is never read back: softmax starts with it. Its scores [heads]
+    and values [d, heads]."""
     columns = tl.arange(0, d)
     one = tl.arange(0, 1)[:, None]
     rows = tl.arange(0, block_heads)[:, None]
@@ -130,9 +157,8 @@ def _new(
     values = values_pointer + value_place + columns[None, :] * column_stride
     k = _keep(k, keys, key_steps_pointer, step_place, key_inverse, largest, whole)
     v = _keep(v, values, value_steps_pointer, step_place, value_inverse, largest, whole)
-    most = tl.sum(q.to(tl.float32) * k, 1) * key_factor
-    found = tl.broadcast_to(tl.trans(v), (d, block_heads))
-    return most, tl.full(most.shape, 1.0, tl.float32), found
+    scores = tl.sum(q.to(tl.float32) * k, 1) * key_factor
+    return scores, tl.broadcast_to(tl.trans(v), (d, block_heads))
 
 
 @triton.jit
@@ -217,6 +243,7 @@ def _attend(
     stream, head = pair // heads, pair % heads
     rows, columns = tl.arange(0, block_heads), tl.arange(0, d)
     owner = tl.arange(0, block_heads * each)[:, None] // each
+    times: tl.constexpr = max(1, LEAST_COLUMNS // (block_heads * each))
     qkv = qkv_pointer + stream * stream_stride
     position = tl.load(lengths_pointer + stream)
     cos = tl.load(cos_pointer + position * d + columns)
@@ -227,12 +254,12 @@ def _attend(
     stop = tl.minimum(start + turns * block, position)
     known = (stop + ALIGNED - 1) // ALIGNED * ALIGNED  # what comes after has no weight
     sums_of: tl.constexpr = tl.int32 if dtype == tl.int8 else tl.float32
-    q = tl.zeros((d, block_heads * each), dtype)
+    q = tl.zeros((d, times * block_heads * each), dtype)
     unit = tl.zeros((block_heads,), tl.float32)
     total = tl.zeros((d, block_heads), tl.float32)
     # a number, not -inf: a stretch without positions must not make NaN
     most = tl.full((block_heads,), -1e30, tl.float32)
-    sums = tl.zeros((block_heads,), tl.float32)
+    sums = tl.zeros((block, block_heads), tl.float32)  # added up at the end
     # once at least: what must wait is in the loop, whose loads ahead come before that
     for begin in range(start, tl.maximum(stop, start + 1), block):
         if begin == start:
@@ -243,9 +270,10 @@ def _attend(
             if digits > 0:
                 units = unit_of(tl.max(tl.abs(turned), 1), digits, whole)
             unit = tl.max(tl.reshape(units, (block_heads, each)), 1) * key_factor
-            q = _columns(tl.trans(turned), units[None, :], digits, whole, each).to(dtype)
+            written = _columns(tl.trans(turned), units[None, :], digits, whole, each)
+            q = _filled(written, times, whole).to(dtype)
             if (start <= position) & (position < start + turns * block):
-                most, sums, total = _new(
+                most, total = _new(
                     qkv,
                     cos,
                     sin,
@@ -269,13 +297,15 @@ def _attend(
                     largest,
                     whole,
                 )
+                sums += tl.where(tl.arange(0, block)[:, None] == 0, 1.0, 0.0)
         positions = begin + tl.arange(0, block)
         inside = positions < stop
         place = keys_pointer + (first + positions)[:, None] * d + columns[None, :]
         keys = tl.load(place, mask=inside[:, None], other=0.0)
         if dtype != tl.float8e4nv:  # which is multiplied by both kinds of eight-bit floats
             keys = keys.to(dtype)
-        scores = gathered(tl.dot(keys, q, out_dtype=sums_of), each, whole) * unit[None, :]
+        found = tl.dot(keys, q, out_dtype=sums_of)
+        scores = _numbers(found, times, each, whole) * unit[None, :]
         if whole:
             steps = tl.load(key_steps_pointer + first + positions, mask=inside, other=0.0)
             scores *= steps.to(tl.float32)[:, None]
@@ -283,7 +313,7 @@ def _attend(
         before, most = most, tl.maximum(most, tl.max(scores, 0))
         weights = tl.where(inside[:, None], tl.exp2(scores - most[None, :]), 0.0)
         shrink = tl.exp2(before - most)
-        sums = sums * shrink + tl.sum(weights, 0)
+        sums = sums * shrink[None, :] + weights
         worth = tl.full((block_heads,), 1.0, tl.float32)
         if whole:
             steps = tl.load(value_steps_pointer + first + positions, mask=inside, other=0.0)
@@ -292,23 +322,25 @@ def _attend(
         elif digits > 0:
             worth = tl.full((block_heads,), SHARE, tl.float32)
         shares = _repeated(weights, each)
-        shares = _columns(shares, _repeated(worth[None, :], each), digits, whole, each).to(dtype)
+        shares = _columns(shares, _repeated(worth[None, :], each), digits, whole, each)
         place = own_values + columns[:, None] * column_stride + positions[None, :] * position_stride
         values = tl.load(place, mask=(positions < known)[None, :], other=0.0)
         if dtype != tl.float8e4nv:
             values = values.to(dtype)
-        part = gathered(tl.dot(values, shares, out_dtype=sums_of), each, whole)
-        total = total * shrink[None, :] + part * worth[None, :]
+        found = tl.dot(values, _filled(shares, times, whole).to(dtype), out_dtype=sums_of)
+        part = _numbers(found, times, each, whole) * worth[None, :]
+        total = total * shrink[None, :] + part
+    below = tl.sum(sums, 0)
     there = rows[None, :] < group
     if splits == 1:
-        y = total * value_factor / sums[None, :]
+        y = total * value_factor / below[None, :]
         out = out_pointer + (pair * group + rows)[None, :] * d + columns[:, None]
         tl.store(out, y.to(out_pointer.dtype.element_ty), mask=there)
     else:
         row = (pair * splits + split) * group + rows
         tl.store(parts_pointer + row[None, :] * d + columns[:, None], total, mask=there)
         tl.store(sums_pointer + 2 * row, most, mask=rows < group)
-        tl.store(sums_pointer + 2 * row + 1, sums, mask=rows < group)
+        tl.store(sums_pointer + 2 * row + 1, below, mask=rows < group)
         tl.debug_barrier()
         if tl.atomic_add(tickets_pointer + pair, 1, sem="acq_rel") == splits - 1:
             tl.store(tickets_pointer + pair, 0)
@@ -333,14 +365,16 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
     kv_heads, max_length = kept.keys.shape[1:3]
     heads = all_heads - 2 * kv_heads
     group = heads // kv_heads
-    blocks = triton.cdiv(limit, POSITIONS)
+    kind = kept.keys.dtype
+    block, warps, stages = BYTES if kind.itemsize == 1 else HALVES
+    blocks = triton.cdiv(limit, block)
     turns = triton.cdiv(blocks, _splits(n * kv_heads, blocks, qkv.device))
     splits = triton.cdiv(blocks, turns)
     parts = qkv.new_empty((n * kv_heads, splits, group, d), dtype=torch.float32)
     sums = qkv.new_empty((n * kv_heads, splits, group, 2), dtype=torch.float32)
     out = torch.empty((n, heads, 1, d), dtype=qkv.dtype, device=qkv.device)
-    kind = kept.keys.dtype
     digits = _digits(kind)
+    start = starting_early(qkv.device)
     with on(qkv.device):
         _attend[(n * kv_heads, splits)](
             qkv,
@@ -374,12 +408,13 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
             digits=digits.count,
             each=digits.columns,
             dtype=_dtype(kind, qkv.is_cuda),
-            block_heads=max(LEAST_COLUMNS // digits.columns, triton.next_power_of_2(group)),
-            block=POSITIONS,
+            block_heads=triton.next_power_of_2(group),
+            block=block,
             joined=triton.next_power_of_2(group) * d,
-            num_warps=WARPS,
-            num_stages=STAGES,
-            **starting_early(qkv.device),
+            num_warps=warps,
+            num_stages=stages,
+            maxnreg=REGISTERS if warps > 4 and start["early"] else None,
+            **start,
         )
     return out
 
@@ -387,7 +422,7 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
 def _digits(kind: torch.dtype) -> Digits:
     """How queries and weights are written for keys and values of a kind."""
     if kind is torch.int8:
-        return WHOLE
+        return Digits(2, whole=True)  # 14 bits of the largest
     return FLOATS if kind.itemsize == 1 else PLAIN
 
 

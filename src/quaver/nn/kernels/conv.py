@@ -56,39 +56,49 @@ def _around(
     taps: tl.constexpr,
 ):
     """The depthwise convolution of channels c, whose first inputs are at `places` [c, n, 32], where
-    columns are `there` [1, n, 32], and the snakes around it -> [c, columns].
+    columns are `there` [1, n, 32], and the snake that follows -> [c, columns].
 
     In three dimensions, since Triton then gives a thread several columns of few channels: it reads
     little of the table.
     """
     inside = c < channels
     table = table_pointer + c
-    turns = tl.load(table, mask=inside, other=0.0)[:, None, None]
-    inverse = tl.load(table + channels, mask=inside, other=0.0)[:, None, None]
-    bias = tl.load(table + (4 + taps) * channels, mask=inside, other=0.0)[:, None, None]
+    bias = tl.load(table + (2 + taps) * channels, mask=inside, other=0.0)[:, None, None]
     known = inside[:, None, None] & there
     total = tl.zeros(known.shape, tl.float32) + bias
     for tap in tl.range(taps, loop_unroll_factor=1):  # or all are asked for at once, and spilt
         x = tl.load(places + tap * dilation, mask=known, other=0.0)
-        if snaked:
-            x = snake(x, turns, inverse)
-        weight = tl.load(table + (4 + tap) * channels, mask=inside, other=0.0)
+        weight = tl.load(table + (2 + tap) * channels, mask=inside, other=0.0)
         total += weight[:, None, None] * x
     if snaked:
-        turns = tl.load(table + 2 * channels, mask=inside, other=0.0)[:, None, None]
-        inverse = tl.load(table + 3 * channels, mask=inside, other=0.0)[:, None, None]
+        turns = tl.load(table, mask=inside, other=0.0)[:, None, None]
+        inverse = tl.load(table + channels, mask=inside, other=0.0)[:, None, None]
         total = snake(total, turns, inverse)
     return tl.reshape(total, (c.shape[0], total.shape[1] * total.shape[2]))
+
+
+@triton.jit
+def _leave(out_pointer, beside_pointer, after_pointer, place, total, known, n, outputs, followed):
+    """Write channels n: as they are, through the snake that follows (1), or both (2)."""
+    if followed != 1:
+        tl.store(out_pointer + place, total, mask=known)
+    if followed != 0:
+        turns = tl.load(after_pointer + n, mask=n < outputs, other=0.0)
+        inverse = tl.load(after_pointer + outputs + n, mask=n < outputs, other=0.0)
+        total = snake(total, turns[:, None], inverse[:, None])
+        tl.store((out_pointer if followed == 1 else beside_pointer) + place, total, mask=known)
 
 
 @triton.jit(do_not_specialize=VARYING, do_not_specialize_on_alignment=UNALIGNED)
 def mix(
     x_pointer,
+    snaked_pointer,
     weight_pointer,
     bias_pointer,
     table_pointer,
     after_pointer,
     out_pointer,
+    beside_pointer,
     start_pointer,
     end_pointer,
     noise_pointer,
@@ -114,13 +124,14 @@ def mix(
     early: tl.constexpr,
 ) -> None:
     """One block of outputs of one block of columns. `offset` is where in its row a window begins,
-    `skip` where the inputs of the same positions do, `followed` whether a snake follows."""
+    `skip` where the inputs of the same positions do, `followed` by what snake."""
     turn(early)
     owner, start, further, step, there = _columns(
         tl.arange(0, block_columns), quads, streams, block_columns, block_steps
     )
     n = tl.program_id(1) * block_outputs + tl.arange(0, block_outputs)
-    x_pointer += owner.to(tl.int64) * inputs * in_row + start
+    window = owner.to(tl.int64) * inputs * in_row + start
+    x_pointer += window
     column = (further * inputs * in_row + step)[None, :]
     channel = tl.arange(0, block_inputs)
     if kind == 2:
@@ -129,7 +140,8 @@ def mix(
     else:
         lines = tl.arange(0, block_columns // 32)[None, :, None] * 32 + tl.arange(0, 32)
         _, _, far, near, there_own = _columns(lines, quads, streams, block_columns, block_steps)
-        places = x_pointer + offset + channel[:, None, None].to(tl.int64) * in_row
+        read = snaked_pointer + window if kind == 1 else x_pointer
+        places = read + offset + channel[:, None, None].to(tl.int64) * in_row
         places += far * inputs * in_row + near
     large = tl.zeros((block_outputs, block_columns), tl.float32)
     small = tl.zeros((block_outputs, block_columns), tl.float32)
@@ -153,13 +165,9 @@ def mix(
         total += tl.load(places, mask=known, other=0.0)
     inside = within(owner + further, start + step, start_pointer, end_pointer, rate, lag)
     total = tl.where(inside[None, :], total, 0.0)
-    if kind != 2 and followed != 0:
-        turns = tl.load(after_pointer + n, mask=n < outputs, other=0.0)
-        inverse = tl.load(after_pointer + outputs + n, mask=n < outputs, other=0.0)
-        total = snake(total, turns[:, None], inverse[:, None])
-    out_pointer += owner.to(tl.int64) * outputs * out_row + out_lead + start
-    column = (further * outputs * out_row + step)[None, :]
-    tl.store(out_pointer + n[:, None].to(tl.int64) * out_row + column, total, mask=known)
+    place = owner.to(tl.int64) * outputs * out_row + out_lead + start
+    place += n[:, None].to(tl.int64) * out_row + (further * outputs * out_row + step)[None, :]
+    _leave(out_pointer, beside_pointer, after_pointer, place, total, known, n, outputs, followed)
 
 
 @triton.jit(do_not_specialize=VARYING, do_not_specialize_on_alignment=UNALIGNED)
@@ -167,7 +175,9 @@ def upsample(
     x_pointer,
     weight_pointer,
     bias_pointer,
+    after_pointer,
     out_pointer,
+    beside_pointer,
     start_pointer,
     end_pointer,
     inputs,
@@ -180,6 +190,7 @@ def upsample(
     streams,
     rate,
     lag,
+    followed,
     stride: tl.constexpr,
     block_outputs: tl.constexpr,
     block_columns: tl.constexpr,
@@ -224,10 +235,10 @@ def upsample(
     )
     inside = within(owner + further, start + step, start_pointer, end_pointer, rate, lag)
     total = tl.where(inside[None, :], total, 0.0)
-    out_pointer += owner.to(tl.int64) * outputs * out_row + out_lead + start
-    column = (further * outputs * out_row + step)[None, :]
+    place = owner.to(tl.int64) * outputs * out_row + out_lead + start
+    place += n[:, None].to(tl.int64) * out_row + (further * outputs * out_row + step)[None, :]
     known = (n[:, None] < outputs) & there[None, :]
-    tl.store(out_pointer + n[:, None].to(tl.int64) * out_row + column, total, mask=known)
+    _leave(out_pointer, beside_pointer, after_pointer, place, total, known, n, outputs, followed)
 
 
 @triton.jit(do_not_specialize=VARYING, do_not_specialize_on_alignment=UNALIGNED)
@@ -289,6 +300,8 @@ def draw(
 @triton.jit(do_not_specialize=VARYING, do_not_specialize_on_alignment=UNALIGNED)
 def recall(
     window_pointer,
+    snaked_pointer,
+    after_pointer,
     memory_pointer,
     rows_pointer,
     start_pointer,
@@ -298,6 +311,7 @@ def recall(
     steps,
     count,
     kept,
+    snaked: tl.constexpr,
     block_channels: tl.constexpr,
     block_count: tl.constexpr,
     early: tl.constexpr,
@@ -309,8 +323,14 @@ def recall(
     k = tl.arange(0, block_count)[None, :]
     known = (c < channels) & (k < count)
     memory = memory_pointer + (tl.load(rows_pointer + owner) * channels + c) * count + k
-    window = window_pointer + (owner * channels + c) * row + lead - count + k
+    place = (owner * channels + c) * row + lead - count + k
+    window = window_pointer + place
     begun = tl.load(start_pointer + owner) > 0
-    tl.store(window, tl.load(memory, mask=known & begun, other=0.0), mask=known)
+    x = tl.load(memory, mask=known & begun, other=0.0)
+    tl.store(window, x, mask=known)
+    if snaked:
+        turns = tl.load(after_pointer + c, mask=c < channels, other=0.0)
+        inverse = tl.load(after_pointer + channels + c, mask=c < channels, other=0.0)
+        tl.store(snaked_pointer + place, snake(x, turns, inverse), mask=known)
     tl.debug_barrier()  # the last inputs may reach back into what was remembered
     tl.store(memory, tl.load(window + steps, mask=known, other=0.0), mask=known & (kept != 0))

@@ -54,14 +54,16 @@ def unit_of(most, count: tl.constexpr, whole: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
-def first_digit(x, whole: tl.constexpr) -> tl.tensor:
-    """Of numbers x, fp32."""
+def first_digit(x, whole: tl.constexpr, bounded: tl.constexpr = False) -> tl.tensor:
+    """Of numbers x, fp32. `bounded` if none is beyond the largest."""
     if whole:
         # to the nearest, ties to even: adding 1.5 * 2^23 leaves no bits for a fraction
         x = (x + 12582912.0) - 12582912.0
-        x = tl.minimum(tl.maximum(x, -127.0), 127.0)
+        if not bounded:
+            x = tl.minimum(tl.maximum(x, -127.0), 127.0)
     else:
-        x = tl.minimum(tl.maximum(x, -LARGEST), LARGEST)
+        if not bounded:
+            x = tl.minimum(tl.maximum(x, -LARGEST), LARGEST)
         x = x.to(tl.float8e4nv, fp_downcast_rounding="rtne").to(tl.float32)
     return x
 

@@ -27,6 +27,7 @@ ALIGNED = 16  # numbers: rows begin and windows end at multiples, which wide loa
 STEP = 4  # chunks are multiples of it in length at every depth
 FEW = 1 << 20  # numbers of a layer's outputs, below which a GPU has multiprocessors to spare
 FIRST, UNIT, NOISE = 0, 1, 2  # kinds of `Mix`
+PLAIN, INSTEAD, BESIDE = 0, 1, 2  # a snake that follows: none, of what is written, or of a copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,25 @@ class Window:
     whole: Tensor  # fp32 [n, channels, row], contiguous
     lead: int  # numbers in a row before x
     steps: int
+    snaked: Tensor | None = None  # the same through the snake of the unit that reads it
 
     @classmethod
-    def empty(cls, streams: int, channels: int, steps: int, room: int, like: Tensor) -> Window:
+    def empty(
+        cls,
+        streams: int,
+        channels: int,
+        steps: int,
+        room: int,
+        like: Tensor,
+        snaked: bool = False,
+    ) -> Window:
         """Room for at least so many remembered inputs."""
         if steps % STEP:
             raise ValueError(f"a chunk has {steps} steps; kernels take multiples of {STEP}")
         lead = triton.cdiv(room, ALIGNED) * ALIGNED
         row = triton.cdiv(lead + steps, ALIGNED) * ALIGNED
         whole = torch.empty(streams, channels, row, dtype=torch.float32, device=like.device)
-        return cls(whole, lead, steps)
+        return cls(whole, lead, steps, torch.empty_like(whole) if snaked else None)
 
     @property
     def x(self) -> Tensor:
@@ -65,14 +75,19 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """A product over channels, with what stands around it. Outputs and inputs: channels."""
+    """A product over channels, with what stands around it. Outputs and inputs: channels.
+
+    A unit reads its inputs as they are and through a snake, which the layer before computes once
+    for each of them: the depthwise convolution reads it seven times.
+    """
 
     kind: int
     weight: Tensor  # halves [2, outputs, inputs]
     bias: Tensor | None = None  # [outputs]
-    table: Tensor | None = None  # [4 + TAPS + 1, inputs] as from `table_of`
+    table: Tensor | None = None  # [2 + TAPS + 1, inputs] as from `table_of`
     dilation: int = 1
-    after: Tensor | None = None  # [2, outputs]: a / pi and 1 / a of a snake that follows
+    before: Tensor | None = None  # [2, inputs]: a / pi and 1 / a of a unit's first snake
+    after: Tensor | None = None  # [2, outputs]: of a snake that follows
 
     @property
     def padding(self) -> int:
@@ -102,12 +117,11 @@ def snake_rows(alpha: Tensor) -> Tensor:
     return torch.stack((alpha / torch.pi, 1 / (alpha + 1e-9))).float()
 
 
-def table_of(wide: Tensor, bias: Tensor, first: Tensor | None, second: Tensor | None) -> Tensor:
-    """A depthwise convolution [channels, 1, TAPS] and the snakes around it, by their a: rows
-    of a / pi and 1 / a of the first and of the second, taps, bias."""
-    none = torch.zeros(2, len(bias), device=bias.device)
-    snakes = [none if alpha is None else snake_rows(alpha) for alpha in (first, second)]
-    return torch.cat((*snakes, wide[:, 0].t(), bias[None])).contiguous()
+def table_of(wide: Tensor, bias: Tensor, snake: Tensor | None) -> Tensor:
+    """A depthwise convolution [channels, 1, TAPS] and the snake that follows it, by its a: rows of
+    a / pi and 1 / a, taps, bias."""
+    rows = torch.zeros(2, len(bias), device=bias.device) if snake is None else snake_rows(snake)
+    return torch.cat((rows, wide[:, 0].t(), bias[None])).contiguous()
 
 
 def mix_shape(kind: int, outputs: int, columns: int) -> Shape:
@@ -166,8 +180,9 @@ def draw(window: Window, chunk: Chunk, seeds: Tensor, stream: int) -> Tensor:
     return out
 
 
-def recall(window: Window, memory: Tensor, chunk: Chunk) -> None:
-    """Put what a layer's memory [rows, channels, count] kept before x, and keep its last inputs."""
+def recall(window: Window, memory: Tensor, chunk: Chunk, snake: Tensor | None = None) -> None:
+    """Put what a layer's memory [rows, channels, count] kept before x, and keep its last inputs.
+    `snake`, its rows, is that through which the window is read."""
     streams, channels, row = window.whole.shape
     count = memory.shape[2]
     block = triton.next_power_of_2(count)
@@ -175,6 +190,8 @@ def recall(window: Window, memory: Tensor, chunk: Chunk) -> None:
     with on(memory.device):
         conv.recall[(streams, triton.cdiv(channels, each))](
             window.whole,
+            window.snaked,
+            snake,
             memory,
             chunk.rows,
             chunk.start,
@@ -184,6 +201,7 @@ def recall(window: Window, memory: Tensor, chunk: Chunk) -> None:
             window.steps,
             count,
             int(chunk.keep),
+            snaked=snake is not None,
             block_channels=each,
             block_count=block,
             **starting_early(memory.device),
@@ -196,23 +214,29 @@ def mix(
     chunk: Chunk,
     room: int,
     noise: Tensor | None = None,
+    reader: Mix | None = None,
     shape: Shape | None = None,
 ) -> Window:
     """x -> W x and what the layer has around it, `layer.padding` behind the window, with `room` for
-    what the next one remembers. The chunk's lag is that of what comes out."""
+    what the next one remembers. The chunk's lag is that of what comes out. `reader` is the unit
+    that comes next."""
     _, outputs, inputs = layer.weight.shape
     streams, _, row = window.whole.shape
-    out = Window.empty(streams, outputs, window.steps, room, window.whole)
+    following = layer.after if reader is None else reader.before
+    beside = reader is not None
+    out = Window.empty(streams, outputs, window.steps, room, window.whole, beside)
     shape = shape or mix_shape(layer.kind, outputs, streams * window.steps)
     each = steps_of(shape.columns, window.steps)
     with on(window.whole.device):
         conv.mix[grid_of(outputs, streams, window.steps, shape, each)](
             window.whole,
+            window.whole if window.snaked is None else window.snaked,
             layer.weight,
             layer.bias,
             layer.table,
-            layer.bias if layer.after is None else layer.after,
+            layer.weight if following is None else following,
             out.whole,
+            out.whole if out.snaked is None else out.snaked,
             chunk.start,
             chunk.end,
             noise,
@@ -226,7 +250,7 @@ def mix(
             chunk.rate,
             chunk.lag,
             layer.dilation,
-            int(layer.after is not None),
+            PLAIN if following is None else BESIDE if beside else INSTEAD,
             window.lead - 2 * layer.padding,
             window.lead - layer.padding,
             kind=layer.kind,
@@ -243,12 +267,19 @@ def mix(
 
 
 def upsample(
-    layer: Upsample, window: Window, chunk: Chunk, room: int, shape: Shape | None = None
+    layer: Upsample,
+    window: Window,
+    chunk: Chunk,
+    room: int,
+    reader: Mix | None = None,
+    shape: Shape | None = None,
 ) -> Window:
-    """x -> `stride` times as many steps. The chunk's rate and lag are those of what comes out."""
+    """x -> `stride` times as many steps. The chunk's rate and lag are those of what comes out.
+    `reader` is the unit that comes next."""
     streams, inputs, row = window.whole.shape
     outputs, steps = len(layer.bias), window.steps * layer.stride
-    out = Window.empty(streams, outputs, steps, room, window.whole)
+    following = None if reader is None else reader.before
+    out = Window.empty(streams, outputs, steps, room, window.whole, following is not None)
     shape = shape or upsample_shape(outputs * layer.stride, streams * window.steps)
     each = steps_of(shape.columns, window.steps)
     with on(window.whole.device):
@@ -256,7 +287,9 @@ def upsample(
             window.whole,
             layer.weight,
             layer.bias,
+            layer.bias if following is None else following,
             out.whole,
+            out.whole if out.snaked is None else out.snaked,
             chunk.start,
             chunk.end,
             inputs,
@@ -269,6 +302,7 @@ def upsample(
             streams,
             chunk.rate,
             chunk.lag,
+            PLAIN if following is None else BESIDE,
             stride=layer.stride,
             block_outputs=shape.outputs,
             block_columns=shape.columns,
