@@ -24,6 +24,7 @@ import quaver
 from quaver.bench.machine import write_result
 from quaver.bench.measure import WARM_UPS, text_for
 from quaver.bench.streams import run_streams
+from quaver.loading.parts import use_little_stack
 from quaver.loading.seeded import write_seeded
 from quaver.synthesizer import SpeechSynthesizer
 
@@ -57,6 +58,7 @@ def speak(voice: SpeechSynthesizer, count: int) -> dict[str, float]:
 def measure(folder: str, recipe: str, streams: list[int], name: str) -> dict[str, Any]:
     """One recipe, in this process. Bytes include the driver's own for a process."""
     device = torch.device(name)
+    use_little_stack(device)
     row: dict[str, Any] = {"recipe": recipe, "streams": {}}
     for count in streams:
         started = time.perf_counter()

@@ -70,20 +70,22 @@ class Voice:
             return None
         if self._codec is None:
             self._codec = codec.open(self._seed)
-        return Part(self._codec, torch.stack(self._group) if self._group else None, last)
+        frames = torch.stack(self._group) if self._group else None
+        if self._low_latency and not last:  # as if it ended here, which changes nothing
+            return Part(self._codec, frames, last=True, keep=False)
+        return Part(self._codec, frames, last)
 
-    def take(self, samples: NDArray[np.float32], last: bool, frame: int) -> None:
+    def take(self, samples: NDArray[np.float32], part: Part, frame: int) -> None:
         """What came of `due`; `frame` samples are one frame."""
-        if self._codec is not None and self._low_latency and not last:
-            # the first group, and what would follow it
-            whole = np.concatenate((samples, self._codec.peek()))[:frame]
-            self._early = len(whole) - len(samples)
-            self._ready.append(whole)
-        else:
+        more = next(self._ramp, self._wanted)
+        if part.keep:
             self._ready.append(samples[self._early :])
             self._early = max(0, self._early - len(samples))
-        self._low_latency, self._ended = False, last
-        self._group, self._wanted = [], next(self._ramp, self._wanted)
+            self._group, self._wanted = [], more
+        else:  # its frames are decoded again, with those that come next
+            self._ready.append(samples[:frame])
+            self._early, self._wanted = frame, len(self._group) + more
+        self._low_latency, self._ended = False, part.last and part.keep
 
 
 class Voices:
@@ -116,4 +118,4 @@ class Voices:
             due = [(each, part) for each in self._open if (part := each.due(self._codec))]
             decoded = self._codec.decode([part for _, part in due]) if due else []
             for (each, part), samples in zip(due, decoded, strict=True):
-                each.take(samples, part.last, self._frame)
+                each.take(samples, part, self._frame)

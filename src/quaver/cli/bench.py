@@ -180,8 +180,9 @@ def _measure(
     gpu = int(number) if number.isdigit() else 0
     before = driver_bytes(gpu)  # asked before this process has anything on a GPU
     from quaver.loading import open_model
-    from quaver.loading.parts import use_fitting_threads
+    from quaver.loading.parts import find_device, use_fitting_threads, use_little_stack
 
+    use_little_stack(find_device(device))
     console = Console(stderr=True)
     with console.status("loading") as status:
 

@@ -82,7 +82,10 @@ class SnacStreams:
         self._recorded = Recorded() if graphs and self._device.type == "cuda" else None
         self._inputs: dict[tuple[_Shape, int], Tensor] = {}
         self._outputs: dict[tuple[_Shape, int], Tensor] = {}
-        self._side = torch.cuda.Stream(self._device) if self._recorded is not None else None
+        # first, where both want to run: who waits for sound waits for little more
+        self._side = (
+            None if self._recorded is None else torch.cuda.Stream(self._device, priority=-1)
+        )
 
     def open(self, seed: int | None) -> SnacStream:
         """A new stream; `seed` draws the noise of the codec's noise blocks, None turns it off."""

@@ -10,7 +10,7 @@ import torch
 from quaver.bench.measure import WARM_UPS, text_for
 from quaver.bench.streams import run_streams
 from quaver.loading import load
-from quaver.loading.parts import find_device, use_fitting_threads
+from quaver.loading.parts import find_device, use_fitting_threads, use_little_stack
 from quaver.server.wire import Place
 from quaver.synthesizer import SpeechSynthesizer
 
@@ -25,7 +25,9 @@ def open_engine(place: Place) -> tuple[SpeechSynthesizer, dict[str, Any]]:
 
     `rtf_when_full` of the facts is measured with all slots in use.
     """
-    kind = find_device(place.device).type
+    device = find_device(place.device)
+    kind = device.type
+    use_little_stack(device)
     synthesizer = load(
         place.model,
         place.recipe,

@@ -28,12 +28,9 @@ from quaver.nn.kernels.digits import (
 )
 from quaver.nn.kernels.launch import on, starting_early, tickets, turn
 
-# Positions of one turn of a program's loop, warps, and stages of the loop's loads: of keys and values
-# of eight bits, and of more.
-BYTES, HALVES = (128, 8, 3), (64, 4, 3)
-# Of a thread of 8 warps, with which a multiprocessor has room for two programs; without the matrix
-# instructions of capability 9.0 they are too few.
-REGISTERS = 128
+# Positions of one turn of a program's loop, warps, and stages of the loop's loads: of keys and
+# values of eight bits, and of more.
+BYTES, HALVES = (128, 4, 3), (128, 8, 2)
 PROGRAMS = 2  # a multiprocessor, about
 MOST_SPLITS = 32  # of a stream's positions
 LEAST_COLUMNS = tl.constexpr(16)  # of a product on tensor cores
@@ -81,7 +78,7 @@ def _columns(x, unit, digits: tl.constexpr, whole: tl.constexpr, each: tl.conste
     place = tl.arange(0, x.shape[1])[None, :] % each
     found = tl.zeros(x.shape, tl.float32)
     for number in tl.static_range(digits):
-        digit = first_digit(rest, whole, True)
+        digit = first_digit(rest, whole, not whole)  # 127.5 would be 128
         found = tl.where(place == number, digit, found)
         rest = beyond(rest, digit, whole)
     return found
@@ -374,7 +371,6 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
     sums = qkv.new_empty((n * kv_heads, splits, group, 2), dtype=torch.float32)
     out = torch.empty((n, heads, 1, d), dtype=qkv.dtype, device=qkv.device)
     digits = _digits(kind)
-    start = starting_early(qkv.device)
     with on(qkv.device):
         _attend[(n * kv_heads, splits)](
             qkv,
@@ -413,8 +409,7 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
             joined=triton.next_power_of_2(group) * d,
             num_warps=warps,
             num_stages=stages,
-            maxnreg=REGISTERS if warps > 4 and start["early"] else None,
-            **start,
+            **starting_early(qkv.device),
         )
     return out
 
