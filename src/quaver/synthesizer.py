@@ -135,6 +135,10 @@ class SpeechSynthesizer:
         """How many segments run, and how many wait for a slot."""
         return {"running": self._engine.running, "waiting": self._engine.waiting}
 
+    def record(self) -> None:
+        """On a GPU, record all of the engine's steps now: seconds, which nobody then waits for."""
+        self._engine.record()
+
     def advance(self) -> None:
         """Make a frame for every stream that runs. Who waits for a stream calls it by itself."""
         self._voices.advance()

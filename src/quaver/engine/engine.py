@@ -168,6 +168,12 @@ class Engine:
         return stream
 
     @torch.inference_mode()
+    def record(self) -> None:
+        """Record all steps, so that none is while streams run; while none does."""
+        with self.lock:
+            self._steps.record()
+
+    @torch.inference_mode()
     def step(self) -> None:
         """Let waiting streams in, then make one frame for every running one."""
         with self.lock:

@@ -21,7 +21,9 @@ from quaver.nn.recorded import Recorded
 
 LENGTH_STEP = 64  # as it runs, a step reads keys up to a multiple of this
 LEAST_LENGTH = 256  # recorded, up to a power of two, this or more
-COUNT_STEP = 8  # recorded, it has a power of two or a multiple of this many slots
+COUNT_STEP = 8  # recorded, it has a power of two or a multiple of this many slots, and
+COUNT_SHARE = 8  # at most this share of them more than it needs
+MANY = 64  # slots, from which kernels need not know how long the longest stream is
 LEAST_PACK = 64  # inputs of recorded prompts: a power of two, this or more
 
 
@@ -101,8 +103,10 @@ class Steps:
         if self._recorded is None:
             self._step(count, min(_up(longest, LENGTH_STEP), most))
             return Made(self._made.to("cpu", copy=True), None)
-        count = min(_power(count) if count < COUNT_STEP else _up(count, COUNT_STEP), self._slots)
+        count = min(_count(count), self._slots)
         limit = min(_power(max(longest, LEAST_LENGTH)), most)
+        if self._cache.has_kernels and count >= MANY:
+            limit = most
         shape = (count, limit, self._sampler.has_windows)
         self._recorded.run(shape, lambda: self._step(count, limit))
         rows = torch.empty(self._made.shape, dtype=self._made.dtype, pin_memory=True)
@@ -110,6 +114,20 @@ class Steps:
         done = torch.cuda.Event()
         done.record()
         return Made(rows, done)
+
+    def record(self) -> None:
+        """Record every step that there is, while no slot is open."""
+        if self._recorded is None:
+            return
+        counts = sorted({min(_count(count), self._slots) for count in range(1, self._slots + 1)})
+        lengths, longest = [], LEAST_LENGTH
+        while longest < 2 * self._cache.max_length:
+            lengths.append(longest)
+            longest *= 2
+        for count in counts:
+            for longest in lengths:
+                for _ in range(2):  # the first of a shape runs as it is
+                    self.launch(count, longest).wait()
 
     def _read(self, embedded: Tensor, pack: Tensor, ends: Tensor) -> None:
         """Owners and positions of inputs [2, t]; of each prompt its slot, its last input and its
@@ -125,6 +143,12 @@ class Steps:
         self._hidden[:count] = frame.hidden
         self._made[:count, :-1] = frame.codes
         self._made[:count, -1] = frame.stopped
+
+
+def _count(streams: int) -> int:
+    """Slots of a recorded step for so many."""
+    power = _power(streams)
+    return power if streams < COUNT_STEP else _up(streams, max(COUNT_STEP, power // COUNT_SHARE))
 
 
 def _up(number: int, step: int) -> int:

@@ -149,7 +149,7 @@ def open_model(
         "formats": chosen.as_dict() | {Role.KV.value: plan.kv.value},
         "device": str(place),
         "parameters": orpheus.parameter_count + sum(w.numel() for w in snac.parameters()),
-        "bytes": sum(w.nbytes for w in weights),
+        "bytes": sum(w.nbytes for w in weights if w.device.type == place.type),
         "step_bytes": orpheus.step_bytes,
         "step_weights": orpheus.step_weights,
         "position_bytes": cache_bytes(spec, 1, 1, plan.kv),

@@ -72,8 +72,10 @@ def _tokenizer() -> Tokenizer:
 
 
 def _weights(values: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Random weights under the published names, one at a time."""
+    """Random weights under the published names, one at a time; the row of the token that ends
+    speech is zeros, so that streams are as long as they are asked to be."""
     config = OrpheusConfig.from_dict(values, "large")
+    end = config.speech.tokens.end_of_speech
     with torch.device("meta"):
         shapes = Orpheus(config, find_recipe("bf16")).state_dict()
     generator = torch.Generator().manual_seed(0)
@@ -86,4 +88,7 @@ def _weights(values: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
                 continue
             block = torch.randn(min(shape[0], 1024), shape[1], generator=generator) * 0.02
             repeated = block.bfloat16().repeat(-(-shape[0] // len(block)), 1)
-            yield name, repeated[: shape[0]].contiguous()
+            weight = repeated[: shape[0]].clone()
+            if shape[0] == config.vocab_size:
+                weight[end] = 0
+            yield name, weight
