@@ -43,6 +43,7 @@ class SpeechOptions:
     sampling: SamplingParams
     reference: Reference | None
     low_latency: bool
+    live: bool
     codec_noise: bool
     max_frames: int | None
     rank: Callable[[StreamStats], float] | None
@@ -152,6 +153,7 @@ class SpeechSynthesizer:
         reference: str | Path | None = None,
         reference_text: str | None = None,
         low_latency: bool = False,
+        live: bool = False,
         codec_noise: bool = True,
         max_seconds: float | None = None,
         rank: Callable[[StreamStats], float] | None = None,
@@ -165,6 +167,8 @@ class SpeechSynthesizer:
         seed: the same seed gives the same speech; None draws one (it is in the stream's stats).
         reference, reference_text: a recording to clone and what it says; replaces the voice.
         low_latency: start one frame earlier, with a first 85 ms that are not final.
+        live: somebody listens: on a GPU, let chunks be as long as the sound given so far lasts
+            until the next one, so that many streams are heard without gaps.
         codec_noise: run the codec's noise blocks, seeded; False leaves them out.
         max_seconds: cut each segment of the text off at so much sound.
         rank: asked as each segment is queued; of those that wait for a slot the lowest goes first.
@@ -185,6 +189,7 @@ class SpeechSynthesizer:
             sampling=self._sampling.override(sampling),
             reference=cloned,
             low_latency=low_latency,
+            live=live,
             codec_noise=codec_noise,
             max_frames=self._frames(max_seconds),
             rank=rank,
@@ -253,9 +258,14 @@ class SpeechSynthesizer:
             for samples in voice:
                 if samples is not None and not heard:
                     heard, stats.queue_seconds = True, stats.queue_seconds + frames.waited
-                yield samples
-                if samples is not None and guard.push(samples):
-                    self._engine.finish(frames, FinishReason.SILENCE)
+                kept = None if samples is None else guard.push(samples)
+                if samples is None or kept is None:
+                    yield samples
+                    continue
+                # what comes after hangs on how much was made before this was heard
+                self._engine.finish(frames, FinishReason.SILENCE)
+                yield samples[:kept]
+                break
             if frames.error is not None:
                 raise frames.error
         finally:
@@ -269,7 +279,7 @@ class SpeechSynthesizer:
     def _voice(self, job: Job, options: SpeechOptions, stats: StreamStats) -> Voice:
         seed = job.seed if options.codec_noise else None
         rank = 0.0 if options.rank is None else options.rank(stats)
-        return self._voices.speak(job, seed, options.low_latency, rank)
+        return self._voices.speak(job, seed, options.low_latency, options.live, rank)
 
     def _job(self, text: str, options: SpeechOptions, index: int) -> Job:
         prompt = self._family.prompt(text, options.voice, options.reference)

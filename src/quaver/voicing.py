@@ -2,11 +2,14 @@
 
 Whoever waits for a voice drives the engine; after each step all groups of frames that are full are
 decoded as one batch. Groups are small at first, so that sound starts early, and grow, since a codec
-works better on more.
+works better on more. On a GPU, which many listen to, they grow as far as the sound that a listener
+has lasts until the next one is full. On a CPU they are always alike: the last bits of a sample hang
+on what is decoded together there, and a seed gives the same bits.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -21,6 +24,31 @@ from quaver.engine.engine import Engine, FrameStream, Job
 # Frames decoded together. Three are the first that give sound that is final.
 RAMP = (3, 1, 1, 2, 4, 8)
 LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
+SPARE = 1.5  # a group may take so much longer than frames do by now
+RECENT = 0.25  # how much the last frame counts for that
+
+
+def group(ahead: float, pace: float) -> int:
+    """How many frames to wait for when a listener has sound for `ahead` seconds and a frame takes
+    `pace`: a power of two, of which codecs see few shapes."""
+    count = 1
+    while count < RAMP[-1] and 2 * count * pace * SPARE <= ahead:
+        count *= 2
+    return count
+
+
+class Pace:
+    """How long a frame of all running voices takes by now, in seconds."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.sample_rate, self.frame_samples = codec.sample_rate, codec.samples_per_frame
+        self.now, self.seconds = time.monotonic(), 0.0
+
+    def tick(self) -> None:
+        """A frame is done. Who has not asked for one for long has not been waiting for it."""
+        then, self.now = self.now, time.monotonic()
+        took = min(self.now - then, self.frame_samples / self.sample_rate)
+        self.seconds += RECENT * (took - self.seconds)
 
 
 class Voice:
@@ -28,13 +56,21 @@ class Voice:
     is until `Voices.advance` makes more. Close it when done."""
 
     def __init__(
-        self, voices: Voices, frames: FrameStream, seed: int | None, low_latency: bool
+        self,
+        voices: Voices,
+        frames: FrameStream,
+        seed: int | None,
+        low_latency: bool,
+        live: bool,
     ) -> None:
         self.frames, self._seed = frames, seed
         self._voices, self._low_latency = voices, low_latency
         self._codec: CodecStream | None = None  # once there is anything to decode
+        self._live = live
         self._ramp = iter(LOW_LATENCY_RAMP if low_latency else RAMP)
-        self._wanted = next(self._ramp)
+        self._next = self._wanted = next(self._ramp)
+        self._begun: float | None = None  # when its listener had the first sound
+        self._given = 0  # samples
         self._group: list[Tensor] = []
         self._early = 0  # samples that were given out before they were final
         self._ended = False
@@ -75,33 +111,40 @@ class Voice:
             return Part(self._codec, frames, last=True, keep=False)
         return Part(self._codec, frames, last)
 
-    def take(self, samples: NDArray[np.float32], part: Part, frame: int) -> None:
-        """What came of `due`; `frame` samples are one frame."""
-        more = next(self._ramp, self._wanted)
+    def take(self, samples: NDArray[np.float32], part: Part, pace: Pace) -> None:
+        """What came of `due`."""
+        frame = pace.frame_samples
         if part.keep:
-            self._ready.append(samples[self._early :])
-            self._early = max(0, self._early - len(samples))
-            self._group, self._wanted = [], more
+            samples, self._early = samples[self._early :], max(0, self._early - len(samples))
+            self._group = []
         else:  # its frames are decoded again, with those that come next
-            self._ready.append(samples[:frame])
-            self._early, self._wanted = frame, len(self._group) + more
+            samples, self._early = samples[:frame], frame
+        self._ready.append(samples)
         self._low_latency, self._ended = False, part.last and part.keep
+        self._given += len(samples)
+        if self._begun is None:
+            self._begun = pace.now
+        ahead = self._given / pace.sample_rate - (pace.now - self._begun)
+        self._next = group(ahead, pace.seconds) if self._live else next(self._ramp, self._next)
+        self._wanted = len(self._group) + self._next
 
 
 class Voices:
     """All that are spoken by one engine through one codec."""
 
     def __init__(self, engine: Engine, codec: Codec, graphs: bool) -> None:
-        self._engine, self._frame = engine, codec.samples_per_frame
+        self._engine, self._pace, self._follows = engine, Pace(codec), graphs
         self._codec = codec.streams(engine.slots, graphs)
         self._open: list[Voice] = []
 
-    def speak(self, job: Job, seed: int | None, low_latency: bool, rank: float) -> Voice:
-        """Start a voice; `seed` draws the codec's noise, None turns it off; `rank` as in
-        `Engine.submit`."""
+    def speak(
+        self, job: Job, seed: int | None, low_latency: bool, live: bool, rank: float
+    ) -> Voice:
+        """Start a voice; `seed` draws the codec's noise, None turns it off; `live` if somebody
+        listens; `rank` as in `Engine.submit`."""
         frames = self._engine.submit(job, rank)
         with self._engine.lock:
-            voice = Voice(self, frames, seed, low_latency)
+            voice = Voice(self, frames, seed, low_latency, live and self._follows)
             self._open.append(voice)
         return voice
 
@@ -117,5 +160,6 @@ class Voices:
             self._engine.step()
             due = [(each, part) for each in self._open if (part := each.due(self._codec))]
             decoded = self._codec.decode([part for _, part in due]) if due else []
+            self._pace.tick()
             for (each, part), samples in zip(due, decoded, strict=True):
-                each.take(samples, part, self._frame)
+                each.take(samples, part, self._pace)

@@ -66,7 +66,7 @@ def run_streams(voice: Synthesizer, text: str, seconds: float, seeds: Sequence[i
     """Speak `text` once a seed, all at once, each for at most `seconds` of sound."""
     rate = int(voice.info()["sample_rate"])
     cpu, started = time.process_time(), time.perf_counter()
-    streams = [voice.stream(text, seed=seed, max_seconds=seconds) for seed in seeds]
+    streams = [voice.stream(text, seed=s, max_seconds=seconds, live=True) for s in seeds]
     heard = [Heard(stream.stats, rate) for stream in streams]
     reading = list(zip(streams, heard, strict=True))
     while reading:

@@ -225,6 +225,7 @@ class Synthesizer(Protocol):
         voice: str | None = None,
         seed: int | None = None,
         max_seconds: float | None = None,
+        live: bool = False,
     ) -> SpeechStream: ...
 
     def generate(

@@ -35,15 +35,20 @@ class LoopGuard:
 
 
 class SilenceGuard:
-    """Trips after `seconds` without a sample above the threshold."""
+    """Trips after `seconds` without a sample above the threshold, wherever chunks begin and end."""
 
     def __init__(self, sample_rate: int, seconds: float = 3.0, threshold: float = 1e-3) -> None:
         self._limit = int(seconds * sample_rate)
         self._threshold = threshold
         self._quiet = 0
 
-    def push(self, samples: NDArray[np.float32]) -> bool:
-        """Whether the stream has gone silent, these samples included."""
+    def push(self, samples: NDArray[np.float32]) -> int | None:
+        """How many of these samples there are until the stream has gone silent; None while it has
+        not."""
         loud = np.flatnonzero(np.abs(samples) > self._threshold)
-        self._quiet = len(samples) - 1 - int(loud[-1]) if len(loud) else self._quiet + len(samples)
-        return self._quiet >= self._limit
+        begins = np.concatenate(([-self._quiet], loud + 1))  # of stretches without sound
+        silent = np.flatnonzero(np.append(loud, len(samples)) - begins >= self._limit)
+        if len(silent):
+            return int(begins[silent[0]]) + self._limit
+        self._quiet = len(samples) - int(begins[-1])
+        return None

@@ -119,6 +119,7 @@ class Worker:
             "seed": order.seed,
             "max_seconds": order.max_seconds,
             "low_latency": self._low_latency,
+            "live": True,
             "rank": spoken.rank,
             **order.sampling,
         }
