@@ -56,7 +56,8 @@ def test_what_is_loaded_is_told(voice, device, tiny_checkpoint):
     assert info["device"] == str(device)
     weights = [*voice._engine._model.parameters(), *voice._codec.parameters()]
     held = sum(w.numel() for w in weights)
-    assert info["bytes"] == 4 * held
+    # the codec's encoder is on the host until there is a reference
+    assert info["bytes"] == 4 * sum(w.numel() for w in weights if w.device.type == device.type)
     text = info["parameters"] - held  # rows that are on the host, where the rest is on a GPU
     assert text > 0 if device.type == "cuda" else text == 0
     assert info["cache_bytes"] == 2 * 1500 * 2 * 2 * (2 * 16 * 4)

@@ -137,8 +137,9 @@ class SpeechSynthesizer:
         return {"running": self._engine.running, "waiting": self._engine.waiting}
 
     def record(self) -> None:
-        """On a GPU, record all of the engine's steps now: seconds, which nobody then waits for."""
-        self._engine.record()
+        """On a GPU, record now what is done for any number of streams: seconds, which nobody then
+        waits for."""
+        self._voices.record()
 
     def advance(self) -> None:
         """Make a frame for every stream that runs. Who waits for a stream calls it by itself."""

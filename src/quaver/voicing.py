@@ -154,6 +154,13 @@ class Voices:
             if voice in self._open:
                 self._open.remove(voice)
 
+    def record(self) -> None:
+        """Record all that engine and codec do, while nobody speaks."""
+        with self._engine.lock:
+            self._engine.record()
+            groups = {*RAMP[1:]}
+            self._codec.record({RAMP[0], *(LOW_LATENCY_RAMP[0] + g for g in groups)}, groups)
+
     def advance(self) -> None:
         """Make a frame for every running voice, and decode what is enough."""
         with self._engine.lock:

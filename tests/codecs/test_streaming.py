@@ -222,3 +222,36 @@ def test_what_has_ended_is_not_decoded(snac):
     with pytest.raises(InputError, match="ended"):
         stream.push(random_frames(1))
     stream.close()
+
+
+class Shapes:
+    """What would be recorded on a GPU, run as it is."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def run(self, shape, step):
+        self.seen.add(shape)
+        step()
+
+
+@pytest.mark.parametrize("groups", [[3, 1, 2, 8, 4], [10, 8], [3, 1], [6, 4, 1, 1]])
+def test_what_is_recorded_beforehand_is_all_that_streams_need(snac, groups):
+    pool = snac.streams(3)
+    pool._recorded, pool._side = Shapes(), None
+    pool.record({3, 4, 6, 10}, {1, 2, 4, 8})
+    known = {*pool._recorded.seen}
+    frames = [random_frames(sum(groups), seed) for seed in range(3)]
+    streams = [pool.open(seed) for seed in range(3)]
+    outs = [[] for _ in streams]
+    for parts in zip(*(each.split(groups) for each in frames), strict=True):
+        looking = [Part(s, p[:2], True, keep=False) for s, p in zip(streams, parts, strict=True)]
+        pool.decode(looking)
+        given = [Part(s, p) for s, p in zip(streams, parts, strict=True)]
+        for out, samples in zip(outs, pool.decode(given), strict=True):
+            out.append(samples.copy())  # a GPU's are copies
+    ends = pool.decode([Part(s, None, last=True) for s in streams])
+    outs = [[*out, end] for out, end in zip(outs, ends, strict=True)]
+    assert pool._recorded.seen == known
+    for seed, (out, own) in enumerate(zip(outs, frames, strict=True)):
+        assert_same(np.concatenate(out), one_shot(snac, own, seed))

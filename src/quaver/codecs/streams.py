@@ -9,9 +9,10 @@ there.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -97,6 +98,22 @@ class SnacStreams:
                 self._recorded = Recorded()
         return SnacStream(self, self._free.pop(), seed)
 
+    def record(self, firsts: Iterable[int], groups: Collection[int]) -> None:
+        """Record batches of any number of streams, each of which begins with one of `firsts`
+        frames, goes on with one of `groups`, and ends, or is looked at as if it did."""
+        if self._recorded is None:
+            return
+        step = LAST_STEP
+        ends = range(_up(self._lag, step), _up(self._lag + max(groups), step) + 1, step)
+        shapes = [_Shape(frames, edges=True, noise=True, keep=True) for frames in firsts]
+        shapes += [_Shape(frames, edges=False, noise=True, keep=True) for frames in groups]
+        shapes += [_Shape(frames, True, True, keep) for frames in ends for keep in (True, False)]
+        counts = [1 << power for power in range(MOST_TOGETHER.bit_length())]
+        for shape, count in product(shapes, counts):
+            for _ in range(2):  # the first of a shape runs as it is
+                with self._place():
+                    self._run(shape, self._pack(shape, [], count))
+
     def free(self, stream: SnacStream) -> None:
         self._free.append(stream.row)
 
@@ -127,7 +144,7 @@ class SnacStreams:
         if part.last:  # what lags behind comes out as any frames go in
             frames += self._lag
             if self._recorded is not None:
-                frames = -(-frames // LAST_STEP) * LAST_STEP
+                frames = _up(frames, LAST_STEP)
         stream = _own(part)
         edges = part.last or stream.frames < self._lag
         return _Shape(frames, edges, stream.seed is not None, part.keep)
@@ -195,6 +212,10 @@ class SnacStreams:
             return
         with torch.cuda.stream(self._side):
             yield
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
 
 def _own(part: Part) -> SnacStream:

@@ -7,7 +7,7 @@ engine never sees tokens: it hands the model a `Choose`, which turns logits into
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -153,6 +153,10 @@ class CodecStreams(Protocol):
 
     def decode(self, parts: Sequence[Part]) -> list[NDArray[np.float32]]:
         """The samples of each part that are now final. A stream may have one part."""
+
+    def record(self, firsts: Iterable[int], groups: Collection[int]) -> None:
+        """Get ready for streams that begin with one of `firsts` frames and go on with one of
+        `groups`, where that takes time."""
 
 
 class Codec(Protocol):

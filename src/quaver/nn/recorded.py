@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import gc
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 
 import torch
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """What the garbage collector frees may be on the GPU, and freeing it there while something is
+    recorded breaks the recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Recorded:
@@ -23,7 +38,7 @@ class Recorded:
         if shape not in self._graphs:
             pool = next((graph.pool() for graph in self._graphs.values()), None)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
+            with _no_collector(), torch.cuda.graph(graph, pool=pool):
                 step()
             self._graphs[shape] = graph
         self._graphs[shape].replay()
