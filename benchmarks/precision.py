@@ -4,11 +4,16 @@ For every recipe the model is quantised by `quaver quantize`, loaded again, told
 said, and asked what it would say next. With --words it also speaks, and is heard.
 
     python benchmarks/precision.py --model nano --recipes bf16 int8 fp8 int4 --out precision.json
+
+prints a table, beside what `verdicts.py` heard if that is given. A result's table is printed by
+
+    python benchmarks/precision.py --result precision.json --heard verdicts.json
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +22,7 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from nano_quality import flite, measure, quaver_synthesizer
@@ -127,6 +133,37 @@ def row(
         )
 
 
+def table(rows: Sequence[dict[str, Any]], heard: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of markdown: rows of a result, and word error rates in those of `verdicts`."""
+    found = {row["recipe"]: row["findings"]["wer"] for row in heard}
+    lines = [
+        "| recipe | MB | SQNR, worst | mean | KL | top-1 | words wrong, % | change, points |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        noise = [row["sqnr_worst"], row["sqnr_mean"]]
+        cells = ["" if each is None else f"{each:.1f}" for each in noise]
+        wer, words = found.get(row["recipe"]), ["", ""]
+        if wer is not None:
+            value, low, high = (100 * wer["change"][key] for key in ("value", "low", "high"))
+            words = [
+                f"{100 * wer['candidate']['value']:.1f}",
+                f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
+            ]
+        cells = [f"`{row['recipe']}`", f"{row['bytes'] / 1e6:.1f}", *cells]
+        cells += [f"{row['kl_nats']:.5f}", f"{row['top1']:.3f}", *words]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def recipes_of(file: Path | None) -> list[dict[str, Any]]:
+    """Of a result."""
+    if file is None:
+        return []
+    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["recipes"]
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="nano")
@@ -136,7 +173,13 @@ def main() -> int:
     parser.add_argument("--words", type=int, default=0, help="sentences a voice to be heard")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--result", type=Path, help="measure nothing, print this one's table")
+    parser.add_argument("--heard", type=Path, help="a result of verdicts.py")
     wanted = parser.parse_args()
+    heard = recipes_of(wanted.heard)
+    if wanted.result is not None:
+        print("\n".join(table(recipes_of(wanted.result), heard)))
+        return 0
     device, folder = find_device(wanted.device), resolve(wanted.model).path
     fp32 = find_recipe("fp32")
     model = load_orpheus(folder, "", fp32, device)
@@ -144,17 +187,12 @@ def main() -> int:
     spoken = speak(model, folder, PLAIN_SENTENCES[-wanted.texts :], wanted.seed, device)
     reference = forced_logits(folder, fp32, spoken, device)
     print(f"{sum(each.codes for each in spoken)} codes in {len(spoken)} texts", file=sys.stderr)
-    print(
-        "recipe               MB  SQNR worst  mean        KL   top-1   WER, points over the source"
-    )
     rows = []
     for name in wanted.recipes:
         rows.append(row(wanted.model, name, spoken, reference, device, wanted.words))
-        r = rows[-1]
-        sqnr = "     -     -" if r.sqnr_worst is None else f"{r.sqnr_worst:6.1f}{r.sqnr_mean:6.1f}"
-        wer = "  ".join(f"{voice} {points:+.1f}" for voice, points in (r.wer or {}).items())
-        size = f"{r.bytes / 1e6:6.1f}"
-        print(f"{name:<16} {size}    {sqnr} {r.kl_nats:11.6f} {r.top1:6.3f}   {wer}", flush=True)
+        wer = "  ".join(f"{voice} {points:+.1f}" for voice, points in (rows[-1].wer or {}).items())
+        print(f"{name} {wer}", file=sys.stderr, flush=True)
+    print("\n".join(table([asdict(r) for r in rows], heard)))
     if wanted.out:
         facts = {"model": wanted.model, "device": str(device), "texts": wanted.texts}
         write_result(wanted.out, facts | {"recipes": [asdict(r) for r in rows]})
