@@ -128,6 +128,21 @@ def test_what_is_new_is_kept_as_the_twin_keeps_it(chosen, magnitude):
         assert torch.equal(now, then), "nothing else has changed"
 
 
+@pytest.mark.parametrize("chosen", [Format.BF16, Format.FP8, Format.FP8_E5M2], ids=str)
+def test_what_is_not_a_number_does_not_outlive_its_stream(chosen):
+    heads, group, d = 2, 2, 32
+    cache, qkv = filled(chosen, heads, d), new(heads, group, d)
+    for part in cache.store:
+        part.view(cache.keeping.kind).copy_(torch.full(part.shape, torch.nan))
+    for slot in range(len(LENGTHS)):
+        cache.open(slot)
+    for part in cache.store:
+        part[:, :, :, :3] = 0
+    cache.lengths.fill_(3)
+    found = kernels.attend(qkv, tables(d), cache.layer(LAYER), max(LENGTHS) + 1)
+    assert found.isfinite().all()
+
+
 @pytest.mark.parametrize("chosen", [Format.BF16, Format.FP8])
 def test_a_new_key_is_turned(chosen):
     """Against numbers of float64, to the format's own step."""

@@ -65,6 +65,10 @@ class KVCache:
         return KeptLayer(keys, values, key_steps, value_steps, key_scale, value_scale, self.lengths)
 
     def open(self, slot: int) -> None:
+        if self.has_kernels and self.keeping.kind.is_floating_point:
+            # They read up to 15 values more than there are, and nothing times what is not a number
+            # is not nothing: whoever was here before may have left that.
+            self.store[VALUES][:, slot].zero_()
         self.active[slot].fill_(1)  # `= 1` would copy from the host, and wait for the device
 
     def close(self, slot: int) -> None:
