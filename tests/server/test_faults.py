@@ -156,7 +156,7 @@ def test_many_clients_that_vanish_leave_nothing(server):
         until(lambda: _vanished(server, number))
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(vanish, range(60)))
+        list(pool.map(vanish, range(200)))
     until(lambda: server.idle)
     assert server.speak("count 3").status == 200
 
