@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain, repeat
 
 import numpy as np
 import torch
@@ -67,8 +68,8 @@ class Voice:
         self._voices, self._low_latency = voices, low_latency
         self._codec: CodecStream | None = None  # once there is anything to decode
         self._live = live
-        self._ramp = iter(LOW_LATENCY_RAMP if low_latency else RAMP)
-        self._next = self._wanted = next(self._ramp)
+        self._ramp = chain(LOW_LATENCY_RAMP if low_latency else RAMP, repeat(RAMP[-1]))
+        self._wanted = next(self._ramp)
         self._begun: float | None = None  # when its listener had the first sound
         self._given = 0  # samples
         self._group: list[Tensor] = []
@@ -125,8 +126,8 @@ class Voice:
         if self._begun is None:
             self._begun = pace.now
         ahead = self._given / pace.sample_rate - (pace.now - self._begun)
-        self._next = group(ahead, pace.seconds) if self._live else next(self._ramp, self._next)
-        self._wanted = len(self._group) + self._next
+        more = group(ahead, pace.seconds) if self._live else next(self._ramp)
+        self._wanted = len(self._group) + more
 
 
 class Voices:

@@ -18,6 +18,7 @@ from quaver.engine.cache import View
 from quaver.engine.engine import Engine, FrameStream, Job
 from quaver.engine.guards import LoopGuard
 from quaver.engine.keeping import DenseKeeping
+from quaver.engine.steps import COUNT_STEP, _count
 from quaver.families.orpheus.model import Orpheus
 from quaver.loading.orpheus import load_orpheus
 from quaver.precision import find_recipe
@@ -400,3 +401,10 @@ def test_a_longer_cache_changes_nothing(orpheus):
     job = orpheus_job(5)
     frames = [as_lists(list(orpheus_engine(orpheus, 1, n).submit(job))) for n in (300, 1000)]
     assert frames[0] == frames[1]
+
+
+@given(st.integers(1, 4096))
+def test_a_recorded_step_has_a_few_slots_more_than_it_needs(count):
+    slots = _count(count)
+    assert count <= slots < max(1.25 * count, count + COUNT_STEP)
+    assert _count(slots) == slots

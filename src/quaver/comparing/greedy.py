@@ -22,7 +22,7 @@ from quaver.quantizing.speech import Spoken
 FRAMES = 24  # two seconds
 # Between two that rounding tells apart. Random weights amplify it: in fp8, those of 28 layers and
 # Orpheus-3B's gain put 1.8 between choices where each product is off by bf16's last bit, and 2.2
-# between fp8 and bf16. A choice at random is some 4 off, the worst of many 8.
+# between fp8 and bf16. A choice at random is some 4 off, the worst of 168 some 7.
 MOST_NATS = 2.0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ from quaver.nn.recorded import Recorded
 
 LENGTH_STEP = 64  # as it runs, a step reads keys up to a multiple of this
 LEAST_LENGTH = 256  # recorded, up to a power of two, this or more
-COUNT_STEP = 8  # recorded, it has a power of two or a multiple of this many slots, and
-COUNT_SHARE = 8  # at most this share of them more than it needs
+COUNT_STEP = 8  # recorded, it has a power of two or a multiple of this many slots, or
+COUNT_SHARE = 8  # of a power of two by this, where that is more: less than a quarter too many
 MANY = 64  # slots, from which kernels need not know how long the longest stream is
 LEAST_PACK = 64  # inputs of recorded prompts: a power of two, this or more
 
@@ -103,10 +104,7 @@ class Steps:
         if self._recorded is None:
             self._step(count, min(_up(longest, LENGTH_STEP), most))
             return Made(self._made.to("cpu", copy=True), None)
-        count = min(_count(count), self._slots)
-        limit = min(_power(max(longest, LEAST_LENGTH)), most)
-        if self._cache.has_kernels and count >= MANY:
-            limit = most
+        count, limit = self._rounded(count, longest)
         shape = (count, limit, self._sampler.has_windows)
         self._recorded.run(shape, lambda: self._step(count, limit))
         rows = torch.empty(self._made.shape, dtype=self._made.dtype, pin_memory=True)
@@ -119,15 +117,19 @@ class Steps:
         """Record every step that there is, while no slot is open."""
         if self._recorded is None:
             return
-        counts = sorted({min(_count(count), self._slots) for count in range(1, self._slots + 1)})
-        lengths, longest = [], LEAST_LENGTH
-        while longest < 2 * self._cache.max_length:
-            lengths.append(longest)
-            longest *= 2
-        for count in counts:
-            for longest in lengths:
-                for _ in range(2):  # the first of a shape runs as it is
-                    self.launch(count, longest).wait()
+        most = self._cache.max_length
+        lengths = [*range(LEAST_LENGTH, most, LEAST_LENGTH), most]
+        counts = range(1, self._slots + 1)
+        for shape in sorted({self._rounded(*each) for each in product(counts, lengths)}):
+            for _ in range(2):  # the first of a shape runs as it is
+                self.launch(*shape).wait()
+
+    def _rounded(self, count: int, longest: int) -> tuple[int, int]:
+        """Slots and limit of the recorded step for so many, none longer than that."""
+        count, most = min(_count(count), self._slots), self._cache.max_length
+        if self._cache.has_kernels and count >= MANY:
+            return count, most
+        return count, min(_power(max(longest, LEAST_LENGTH)), most)
 
     def _read(self, embedded: Tensor, pack: Tensor, ends: Tensor) -> None:
         """Owners and positions of inputs [2, t]; of each prompt its slot, its last input and its

@@ -17,15 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quaver.engine.keeping import KeptLayer
-from quaver.nn.kernels.digits import (
-    FLOATS,
-    PLAIN,
-    Digits,
-    beyond,
-    first_digit,
-    gathered,
-    unit_of,
-)
+from quaver.engine.kernels.columns import filled, numbers, repeated, written
+from quaver.nn.kernels.digits import FLOATS, PLAIN, Digits, first_digit, unit_of
 from quaver.nn.kernels.launch import on, starting_early, tickets, turn
 
 # Positions of one turn of a program's loop, warps, and stages of the loop's loads: of keys and
@@ -66,55 +59,6 @@ def _keep(x, place, steps_pointer, step_place, inverse, largest: tl.constexpr, w
     x = x.to(place.dtype.element_ty)
     tl.store(place, x)
     return x.to(tl.float32) * step[:, None]
-
-
-@triton.jit
-def _columns(x, unit, digits: tl.constexpr, whole: tl.constexpr, each: tl.constexpr):
-    """Digits of numbers, fp32 [n, columns] whose columns are `each` times the same; what one is
-    worth in the first is `unit`, [columns] or one for all."""
-    if digits == 0:
-        return x
-    rest = x * (1.0 / unit)  # a power of two
-    place = tl.arange(0, x.shape[1])[None, :] % each
-    found = tl.zeros(x.shape, tl.float32)
-    for number in tl.static_range(digits):
-        digit = first_digit(rest, whole, not whole)  # 127.5 would be 128
-        found = tl.where(place == number, digit, found)
-        rest = beyond(rest, digit, whole)
-    return found
-
-
-@triton.jit
-def _repeated(x, each: tl.constexpr):
-    """[n, heads] -> [n, heads * each]."""
-    n: tl.constexpr = x.shape[0]
-    heads: tl.constexpr = x.shape[1]
-    return tl.reshape(tl.broadcast_to(x[:, :, None], (n, heads, each)), (n, heads * each))
-
-
-@triton.jit
-def _filled(x, times: tl.constexpr, whole: tl.constexpr):
-    """[n, columns] -> [n, times * columns], with zeros behind."""
-    n: tl.constexpr = x.shape[0]
-    columns: tl.constexpr = x.shape[1]
-    if times > 1:
-        if whole:
-            own = tl.arange(0, times)[None, :, None] == 0
-            x = tl.where(own, tl.broadcast_to(x[:, None, :], (n, times, columns)), 0.0)
-            x = tl.reshape(x, (n, times * columns))
-        else:  # joined, each number stays with its thread: faster, but int8 would spill registers
-            beside = tl.permute(tl.join(x, tl.zeros_like(x)), (0, 2, 1))
-            x = _filled(tl.reshape(beside, (n, 2 * columns)), times // 2, whole)
-    return x
-
-
-@triton.jit
-def _numbers(sums, times: tl.constexpr, each: tl.constexpr, whole: tl.constexpr):
-    """Sums of columns [n, times * heads * each], most of them of zeros -> of numbers [n, heads]."""
-    n: tl.constexpr = sums.shape[0]
-    if times > 1:
-        sums = tl.sum(tl.reshape(sums, (n, times, sums.shape[1] // times)), 1)
-    return gathered(sums, each, whole)
 
 
 @triton.jit
@@ -267,8 +211,8 @@ def _attend(
             if digits > 0:
                 units = unit_of(tl.max(tl.abs(turned), 1), digits, whole)
             unit = tl.max(tl.reshape(units, (block_heads, each)), 1) * key_factor
-            written = _columns(tl.trans(turned), units[None, :], digits, whole, each)
-            q = _filled(written, times, whole).to(dtype)
+            asked = written(tl.trans(turned), units[None, :], digits, whole, each)
+            q = filled(asked, times, whole).to(dtype)
             if (start <= position) & (position < start + turns * block):
                 most, total = _new(
                     qkv,
@@ -302,7 +246,7 @@ def _attend(
         if dtype != tl.float8e4nv:  # which is multiplied by both kinds of eight-bit floats
             keys = keys.to(dtype)
         found = tl.dot(keys, q, out_dtype=sums_of)
-        scores = _numbers(found, times, each, whole) * unit[None, :]
+        scores = numbers(found, times, each, whole) * unit[None, :]
         if whole:
             steps = tl.load(key_steps_pointer + first + positions, mask=inside, other=0.0)
             scores *= steps.to(tl.float32)[:, None]
@@ -318,14 +262,14 @@ def _attend(
             worth = unit_of(tl.max(weights, 0), digits, whole)
         elif digits > 0:
             worth = tl.full((block_heads,), SHARE, tl.float32)
-        shares = _repeated(weights, each)
-        shares = _columns(shares, _repeated(worth[None, :], each), digits, whole, each)
+        shares = repeated(weights, each)
+        shares = written(shares, repeated(worth[None, :], each), digits, whole, each)
         place = own_values + columns[:, None] * column_stride + positions[None, :] * position_stride
         values = tl.load(place, mask=(positions < known)[None, :], other=0.0)
         if dtype != tl.float8e4nv:
             values = values.to(dtype)
-        found = tl.dot(values, _filled(shares, times, whole).to(dtype), out_dtype=sums_of)
-        part = _numbers(found, times, each, whole) * worth[None, :]
+        found = tl.dot(values, filled(shares, times, whole).to(dtype), out_dtype=sums_of)
+        part = numbers(found, times, each, whole) * worth[None, :]
         total = total * shrink[None, :] + part
     below = tl.sum(sums, 0)
     there = rows[None, :] < group
