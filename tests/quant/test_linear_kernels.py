@@ -125,6 +125,15 @@ def test_inputs_far_below_the_largest_of_their_row_count(chosen, rows):
     assert error(layer(x.to(DEVICE)).cpu(), x.double() @ known.T) < tolerance(chosen)
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_first_digit_is_bounded_and_the_next_has_the_rest(rows):
+    """127.5 of what 127 is the most of."""
+    layer, weight = layer_of(Format.INT8, torch.randn(128, 1024))
+    x = torch.zeros(rows, 1024).to(HALF)
+    x[:, 7] = 127.5 / 64
+    assert error(layer(x.to(DEVICE)).cpu(), x.double() @ weight.T) < 2.5e-3
+
+
 @pytest.mark.parametrize(("columns", "count"), [(1, 16), (33, 48), (100, 129), (7, 1000)])
 def test_odd_shapes_are_whole(columns, count):
     """Rows of a head, such as one for the stop token, and inputs that no block divides."""

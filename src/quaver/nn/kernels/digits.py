@@ -75,17 +75,38 @@ def beyond(x, digit, whole: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
-def spread(x, unit, column, count: tl.constexpr, whole: tl.constexpr) -> tl.tensor:
-    """Numbers x [k] of one row -> their digits [k, columns], zeros behind them; fp32."""
-    rest = x.to(tl.float32)
-    if count == 0:
-        return tl.where(column[None, :] == 0, rest[:, None], 0.0)
-    rest = tl.div_rn(rest, unit)
-    found = tl.zeros((x.shape[0], column.shape[0]), tl.float32)
-    for number in tl.static_range(count):
-        digit = first_digit(rest, whole)
-        found = tl.where(column[None, :] == number, digit[:, None], found)
-        rest = beyond(rest, digit, whole)
+def taken(
+    x, whole: tl.constexpr, bounded: tl.constexpr, last: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """The first digit of numbers x, fp32, as its format keeps it, and what is left as `beyond`,
+    unless it is the last. `bounded` as for `first_digit`."""
+    if whole:
+        near = x
+        if not bounded:
+            near = tl.minimum(tl.maximum(x, -127.0), 127.0)
+        # A sum with 1.5 * 2^23 has the rounded number in its lowest bits: conversions are slower.
+        moved = near + 12582912.0
+        element = moved.to(tl.int32, bitcast=True).to(tl.int8)
+        x = beyond(x, moved - 12582912.0, whole)
+    elif last:
+        x = tl.minimum(tl.maximum(x, -LARGEST), LARGEST)
+        element = x.to(tl.float8e4nv, fp_downcast_rounding="rtne")
+    else:
+        digit = first_digit(x, whole)
+        # Not what was just converted: of four together, Triton 3.6's assembler reads two back from
+        # a register that nobody wrote.
+        element = digit.to(tl.float8e4nv)
+        x = beyond(x, digit, whole)
+    return element, x
+
+
+@triton.jit
+def over(x, unit, count: tl.constexpr) -> tl.tensor:
+    """Numbers x in units, rounded as a division rounds."""
+    each = tl.div_rn(1.0, unit)
+    found = x * each
+    if count == 1:  # else a unit is a power of two, and this exact
+        found = tl.fma(tl.fma(-found, unit, x), each, found)
     return found
 
 

@@ -7,8 +7,65 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quaver.nn.kernels.digits import E4M3, PLAIN, Digits, beyond, first_digit, unit_of
+from quaver.nn.kernels.digits import E4M3, PLAIN, Digits, over, taken, unit_of
 from quaver.nn.kernels.launch import on, starting_early, turn
+
+
+@triton.jit
+def _put(x, pointer, k, inputs, count, digits: tl.constexpr, whole: tl.constexpr):
+    """Numbers x, in units, as `digits` lines of `inputs`: the first `count` of places k on each."""
+    if digits == 0:
+        tl.store(pointer + k, x, mask=k < count)
+    else:
+        for number in tl.static_range(digits):
+            element, x = taken(x, whole, number > 0, number == digits - 1)
+            tl.store(pointer + number * inputs + k, element, mask=k < count)
+
+
+@triton.jit
+def written(
+    x_pointer,
+    norm_pointer,
+    weight,
+    out_pointer,
+    first,
+    inputs,
+    eps,
+    normed: tl.constexpr,
+    digits: tl.constexpr,
+    whole: tl.constexpr,
+    packs: tl.constexpr,
+    block: tl.constexpr,
+    stretch: tl.constexpr,
+) -> tl.tensor:
+    """Write a stretch of one row, or all of it, as it is multiplied; what its first digits are
+    worth. Of `packs` inputs that meet weights in one byte, the second comes behind all others.
+    `weight` [block] is of its norm."""
+    k = tl.arange(0, block)
+    x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
+    rms, unit = 1.0, 1.0
+    if normed:
+        wide = x.to(tl.float32)
+        rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
+        x = (wide * rms * weight).to(x.dtype)
+    if digits > 0:
+        unit = unit_of(tl.max(tl.abs(x.to(tl.float32)), 0), digits, whole)
+    if stretch < block:
+        k = first + tl.arange(0, stretch)
+        x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
+        if normed:
+            weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
+            x = (x.to(tl.float32) * rms * weight).to(x.dtype)
+    if digits > 0:
+        x = over(x.to(tl.float32), unit, digits)
+    if packs == 1:
+        _put(x, out_pointer, k, inputs, inputs, digits, whole)
+    else:
+        half = (first if stretch < block else 0) // 2 + tl.arange(0, x.shape[0] // 2)
+        even, odd = tl.split(tl.reshape(x, (x.shape[0] // 2, 2)))
+        _put(even, out_pointer, half, inputs, inputs // 2, digits, whole)
+        _put(odd, out_pointer + inputs // 2, half, inputs, inputs // 2, digits, whole)
+    return unit
 
 
 @triton.jit
@@ -23,57 +80,38 @@ def _prepare(
     digits: tl.constexpr,
     whole: tl.constexpr,
     columns: tl.constexpr,
-    halved: tl.constexpr,
+    packs: tl.constexpr,
     block: tl.constexpr,
     early: tl.constexpr,
 ):
     """One row."""
     row = tl.program_id(0).to(tl.int64)
     k = tl.arange(0, block)
-    inside = k < inputs
     weight = tl.full((block,), 1.0, tl.float32)
     if normed:
-        weight = tl.load(norm_pointer + k, mask=inside, other=0.0)
+        weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
     turn(early)
-    x = tl.load(x_pointer + row * inputs + k, mask=inside, other=0.0)
-    kind = x.dtype
-    if normed:
-        wide = x.to(tl.float32)
-        rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
-        x = (wide * rms * weight).to(kind)
-    place = out_pointer + row * columns * inputs
-    if halved:
-        place += (k % 2) * (inputs // 2) + k // 2
-    else:
-        place += k
+    out = out_pointer + row * columns * inputs
+    x = x_pointer + row * inputs
+    unit = written(x, None, weight, out, 0, inputs, eps, normed, digits, whole, packs, block, block)
     if digits > 0:
-        rest = x.to(tl.float32)
-        unit = unit_of(tl.max(tl.abs(rest), 0), digits, whole)
         tl.store(unit_pointer + row, unit)
-        rest = tl.div_rn(rest, unit)
-        for number in tl.static_range(columns):
-            digit = first_digit(rest, whole) if number < digits else tl.zeros_like(rest)
-            tl.store(place + number * inputs, digit.to(out_pointer.dtype.element_ty), mask=inside)
-            rest = beyond(rest, digit, whole)
-    else:
-        tl.store(place, x, mask=inside)
 
 
 def prepare(
     x: Tensor, norm: Tensor | None, eps: float, digits: Digits, halved: bool
 ) -> tuple[Tensor, Tensor | None]:
     """x [rows, in], contiguous -> what is multiplied [rows * digits.columns, in], and what the
-    first digits of each row are worth, fp32 [rows, 1], if there are digits.
+    first digits of each row are worth, fp32 [rows, 1], if there are digits. A row may have more
+    columns than digits; nothing is written there.
 
     norm: the fp32 weight [in] of an RMS norm. halved: every second input comes behind all others,
     as they meet weights of which two share a byte.
     """
     rows, inputs = x.shape
-    kind, unit = x.dtype, None
+    out, unit = columns(x, digits), None
     if digits.count:
-        kind = torch.int8 if digits.whole else E4M3
         unit = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
-    out = torch.empty(rows * digits.columns, inputs, dtype=kind, device=x.device)
     block = triton.next_power_of_2(inputs)
     with on(x.device):
         _prepare[(rows,)](
@@ -87,12 +125,21 @@ def prepare(
             digits=digits.count,
             whole=digits.whole,
             columns=digits.columns,
-            halved=halved,
+            packs=2 if halved else 1,
             block=block,
             num_warps=max(4, min(16, block // 512)),
             **starting_early(x.device),
         )
     return out, unit
+
+
+def columns(x: Tensor, digits: Digits, copies: int = 1) -> Tensor:
+    """Room for the columns of x [rows, in]: [copies * rows * digits.columns, in]."""
+    rows, inputs = x.shape
+    kind = x.dtype
+    if digits.count:
+        kind = torch.int8 if digits.whole else E4M3
+    return torch.empty(copies * rows * digits.columns, inputs, dtype=kind, device=x.device)
 
 
 def normed(x: Tensor, norm: Tensor, eps: float) -> Tensor:

@@ -46,3 +46,14 @@ def turn(early: tl.constexpr) -> None:
     if early:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def meet() -> None:
+    """Wait for all threads of the program, and see what they stored.
+
+    In place of `tl.debug_barrier`, where a loop with that inside would make no loads ahead.
+    """
+    tl.inline_asm_elementwise(
+        "bar.sync 0; mov.u32 $0, $1;", "=r,r", [0], dtype=tl.int32, is_pure=False, pack=1
+    )

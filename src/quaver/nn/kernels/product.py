@@ -5,8 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from quaver.nn.kernels.digits import gathered, spread, unit_of
-from quaver.nn.kernels.launch import turn
+from quaver.nn.kernels.digits import gathered
+from quaver.nn.kernels.inputs import written
+from quaver.nn.kernels.launch import meet, turn
 
 # Four bytes at a time, the nibbles in their low or high halves: set into the high half, as whole
 # numbers of 8 more than they are, and made signed by turning the highest bit over.
@@ -20,76 +21,43 @@ SIXTEENTH = tl.constexpr(1 / 16)
 
 
 @triton.jit
-def _stats(
-    x_pointer,
-    weight,
-    inputs,
-    eps,
-    normed: tl.constexpr,
-    digits: tl.constexpr,
-    whole: tl.constexpr,
-    block: tl.constexpr,
-):
-    """What one row is multiplied by in its norm, and what its first digits are worth."""
-    rms, unit = 1.0, 1.0
-    if normed or digits > 0:
-        k = tl.arange(0, block)
-        x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
-        if normed:
-            wide = x.to(tl.float32)
-            rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
-            x = (wide * rms * weight).to(x.dtype)
-        if digits > 0:
-            unit = unit_of(tl.max(tl.abs(x.to(tl.float32)), 0), digits, whole)
-    return rms, unit
-
-
-@triton.jit
-def _normed(x_pointer, norm_pointer, k, inputs, rms, normed: tl.constexpr):
-    """Numbers k of one row."""
-    x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
-    if normed:
-        weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
-        x = (x.to(tl.float32) * rms * weight).to(x_pointer.dtype.element_ty)
-    return x
-
-
-@triton.jit
 def _scales(
-    pointer, n, first, outputs, inputs, group, groups, gated: tl.constexpr, grouped: tl.constexpr
+    pointer, n, k, outputs, inputs, group, groups, gated: tl.constexpr, grouped: tl.constexpr
 ):
-    """Of rows n, and of those that gate them, for the group of inputs that begins at `first`."""
+    """Of rows n, and of those that gate them, for the groups of inputs k."""
     own = tl.full(n.shape, 1.0, tl.float32)
     gate = own
     if grouped:
-        there = (n < outputs) & (first < inputs)
-        own = tl.load(pointer + n * groups + first // group, mask=there, other=0.0)
+        there = (n < outputs) & (k < inputs)
+        own = tl.load(pointer + n * groups + k // group, mask=there, other=0.0)
         if gated:
-            place = pointer + (n + outputs) * groups + first // group
+            place = pointer + (n + outputs) * groups + k // group
             gate = tl.load(place, mask=there, other=0.0)
     return own, gate
 
 
 @triton.jit
-def _loaded(
-    x_pointer, column, first, rows, inputs, each: tl.constexpr, block_inputs: tl.constexpr, part
-):
-    """Several rows' inputs from `first` on, [k, columns]; of two that share a byte, `part`."""
-    count: tl.constexpr = block_inputs // each
-    k = first // each + tl.arange(0, count)
-    there = (column[:, None] < rows) & (k[None, :] < inputs // each)
-    place = column[:, None] * inputs + part * (inputs // each) + k[None, :]
-    return tl.trans(tl.load(x_pointer + place, mask=there, other=0.0))
+def _loaded(x_pointer, line, start, there, inputs, packs: tl.constexpr, block: tl.constexpr):
+    """Columns of `block` inputs, each of its line and from its start on, [k, columns]; or those
+    that meet the first of two weights in a byte, and those that meet the second."""
+    length = inputs // packs
+    k = start[:, None] // packs + tl.arange(0, block // packs)[None, :]
+    inside = there[:, None] & (k < length)
+    place = x_pointer + line[:, None] * inputs + k
+    x = tl.trans(tl.load(place, mask=inside, other=0.0))
+    other = x
+    if packs == 2:
+        other = tl.trans(tl.load(place + length, mask=inside, other=0.0))
+    return x, other
 
 
 @triton.jit
-def _dense(pointer, n, first, x, outputs, inputs, block_inputs: tl.constexpr):
-    """Rows n of a weight of so many times inputs from `first` on, x [inputs, columns]."""
-    k = first + tl.arange(0, block_inputs)
-    inside = (n[:, None] < outputs) & (k[None, :] < inputs)
-    weight = tl.load(
-        pointer + n[:, None].to(tl.int64) * inputs + k[None, :], mask=inside, other=0.0
-    )
+def _dense(pointer, n, start, x, outputs, inputs, block_inputs: tl.constexpr):
+    """Rows n of a weight, each from its start on, times so many inputs, x [inputs, columns]."""
+    k = start[:, None] + tl.arange(0, block_inputs)[None, :]
+    inside = (n[:, None] < outputs) & (k < inputs)
+    place = pointer + n[:, None].to(tl.int64) * inputs + k
+    weight = tl.load(place, mask=inside, other=0.0)
     if x.dtype != tl.float8e4nv:  # which is multiplied by both kinds of eight-bit floats
         weight = weight.to(x.dtype)
     return tl.dot(weight, x, out_dtype=tl.int32 if x.dtype == tl.int8 else tl.float32)
@@ -117,7 +85,7 @@ def _packed(
     pointer,
     levels_pointer,
     n,
-    first,
+    start,
     even,
     odd,
     outputs,
@@ -126,14 +94,35 @@ def _packed(
     block_inputs: tl.constexpr,
 ):
     """The same for a weight with two to a byte, with every second input and the others."""
-    k = first // 2 + tl.arange(0, block_inputs // 2)
+    k = start[:, None] // 2 + tl.arange(0, block_inputs // 2)[None, :]
     length = inputs // 2
-    inside = (n[:, None] < outputs) & (k[None, :] < length)
-    place = pointer + n[:, None].to(tl.int64) * length + k[None, :]
+    inside = (n[:, None] < outputs) & (k < length)
+    place = pointer + n[:, None].to(tl.int64) * length + k
     packed = tl.load(place, mask=inside, other=0)
     sums: tl.constexpr = tl.int32 if even.dtype == tl.int8 else tl.float32
     part = tl.dot(_unpacked(packed, levels_pointer, 0, kind, even.dtype), even, out_dtype=sums)
     return tl.dot(_unpacked(packed, levels_pointer, 1, kind, odd.dtype), odd, part, out_dtype=sums)
+
+
+@triton.jit
+def _gathered(
+    sums,
+    stretch,
+    each: tl.constexpr,
+    whole: tl.constexpr,
+    shares: tl.constexpr,
+    rows: tl.constexpr,
+):
+    """Sums [outputs * shares, columns] -> [outputs, rows of inputs]. Of a product whose outputs
+    share inputs, a row of sums means only the columns of its own stretch."""
+    sums = gathered(sums, each, whole)
+    if shares > 1:
+        other = tl.arange(0, sums.shape[1])
+        own = tl.sum(tl.where(other[None, :] == stretch[:, None], sums, 0.0), 1)
+        sums = tl.sum(tl.reshape(own, (sums.shape[0] // shares, shares)), 1)[:, None]
+    elif sums.shape[1] > rows:  # the columns that one row leaves unused
+        sums = tl.sum(sums, 1)[:, None]
+    return sums
 
 
 @triton.jit
@@ -175,6 +164,7 @@ def _shared(
 
 @triton.jit
 def product(
+    row_pointer,
     x_pointer,
     weight_pointer,
     scale_pointer,
@@ -193,8 +183,10 @@ def product(
     turns,
     eps,
     splits: tl.constexpr,
+    shares: tl.constexpr,
     kind: tl.constexpr,
     alone: tl.constexpr,
+    writes: tl.constexpr,
     normed: tl.constexpr,
     digits: tl.constexpr,
     whole: tl.constexpr,
@@ -205,72 +197,90 @@ def product(
     grouped: tl.constexpr,
     dtype: tl.constexpr,
     block_columns: tl.constexpr,
+    block_rows: tl.constexpr,
     block_outputs: tl.constexpr,
     block_inputs: tl.constexpr,
     block_row: tl.constexpr,
+    stretch: tl.constexpr,
     early: tl.constexpr,
 ) -> None:
-    """One block of outputs, one stretch of `turns` blocks of inputs. A row of inputs has `each`
-    columns."""
+    """One block of outputs, and `turns` blocks of inputs.
+
+    An output has `shares` rows, each over a stretch of inputs of its own. A row of inputs has
+    `each` columns; one that is `alone` has them for every stretch, and each program `writes` them
+    first for itself, unless they are the row as it is.
+    """
     block = tl.program_id(0)
-    n = block * block_outputs + tl.arange(0, block_outputs)
-    column = tl.arange(0, block_columns)
-    all_outputs = outputs * (2 if gated else 1)
+    row, column = tl.arange(0, block_outputs * shares), tl.arange(0, block_columns)
     packs: tl.constexpr = 1 if kind == 0 else 2
     sums: tl.constexpr = tl.int32 if dtype == tl.int8 and not grouped else tl.float32
-    total = tl.zeros((block_outputs, block_columns), sums)
-    gate = tl.zeros((block_outputs, block_columns), sums)
-    first = tl.program_id(1) * turns * block_inputs
-    rms, unit = 1.0, 1.0
-    norm = tl.zeros((block_row,), tl.float32)
+    n = block * block_outputs + row // shares
+    all_outputs = outputs * (2 if gated else 1)
+    # where rows of the weight and columns of inputs begin, and which line a column is of
+    first = tl.program_id(1) * shares * turns * block_inputs
+    k = first + row % shares * turns * block_inputs
+    start = first + column * 0
+    line, there = column, (column < rows * each) & (column % each < max(1, digits))
+    own = 0
+    if alone:
+        start += column // each * turns * block_inputs
+        if writes:
+            own = (tl.program_id(1) * tl.num_programs(0) + block) * each
+        line = own + column % each
+        there = (column % each < max(1, digits)) & (column // each < shares)
+    total = tl.zeros((block_outputs * shares, block_columns), sums)
+    gate = tl.zeros((block_outputs * shares, block_columns), sums)
+    unit = 1.0
+    norm = tl.full((block_row,), 1.0, tl.float32)
     if alone and normed:
         whole_row = tl.arange(0, block_row)
         norm = tl.load(norm_pointer + whole_row, mask=whole_row < inputs, other=0.0)
     # One row's inputs, and scales, are too small for the loop's own loads ahead: those of the next
     # turn are asked for here, before this one's are used.
-    held = tl.zeros((block_inputs,), x_pointer.dtype.element_ty)
-    scale, gate_scale = _scales(
-        scale_pointer, n, first, outputs, inputs, group, groups, gated, grouped
-    )
+    x = tl.zeros((block_inputs // packs, block_columns), x_pointer.dtype.element_ty)
+    other = x
+    scale, gate_scale = _scales(scale_pointer, n, k, outputs, inputs, group, groups, gated, grouped)
     if not alone:  # the loop's loads ahead are of inputs too
         turn(early)
     for number in range(turns):
-        k = first + tl.arange(0, block_inputs)
-        if alone:
-            if number == 0:  # within the loop, since its loads of weights ahead come before that
-                turn(early)
-                rms, unit = _stats(x_pointer, norm, inputs, eps, normed, digits, whole, block_row)
-                held = _normed(x_pointer, norm_pointer, k, inputs, rms, normed)
-            if packs == 1:
-                x = spread(held, unit, column, digits, whole).to(dtype)
-                other = x
-            else:
-                x, other = tl.split(tl.reshape(held, (block_inputs // 2, 2)))
-                x = spread(x, unit, column, digits, whole).to(dtype)
-                other = spread(other, unit, column, digits, whole).to(dtype)
-            held = _normed(x_pointer, norm_pointer, k + block_inputs, inputs, rms, normed)
-        else:
-            x = _loaded(x_pointer, column, first, rows * each, inputs, packs, block_inputs, 0)
-            x = x.to(dtype)
-            other = x
-            if packs == 2:
-                other = _loaded(x_pointer, column, first, rows * each, inputs, 2, block_inputs, 1)
-                other = other.to(dtype)
-        gate_part = tl.zeros((block_outputs, block_columns), sums)
+        if not alone:
+            x, other = _loaded(x_pointer, line, start, there, inputs, packs, block_inputs)
+        elif number == 0:  # within the loop, since its loads of weights ahead come before that
+            turn(early)
+            if writes:
+                unit = written(
+                    row_pointer,
+                    norm_pointer,
+                    norm,
+                    x_pointer + own * inputs,
+                    first,
+                    inputs,
+                    eps,
+                    normed,
+                    digits,
+                    whole,
+                    packs,
+                    block_row,
+                    stretch,
+                )
+                if dtype != tl.float32:  # the interpreter has one thread
+                    meet()
+            x, other = _loaded(x_pointer, line, start, there, inputs, packs, block_inputs)
+        gate_part = tl.zeros((block_outputs * shares, block_columns), sums)
         if kind == 0:
-            part = _dense(weight_pointer, n, first, x, all_outputs, inputs, block_inputs)
+            part = _dense(weight_pointer, n, k, x.to(dtype), all_outputs, inputs, block_inputs)
             if gated:
                 gate_part = _dense(
-                    weight_pointer, n + outputs, first, x, all_outputs, inputs, block_inputs
+                    weight_pointer, n + outputs, k, x.to(dtype), all_outputs, inputs, block_inputs
                 )
         else:
             part = _packed(
                 weight_pointer,
                 levels_pointer,
                 n,
-                first,
-                x,
-                other,
+                k,
+                x.to(dtype),
+                other.to(dtype),
                 all_outputs,
                 inputs,
                 kind,
@@ -281,9 +291,9 @@ def product(
                     weight_pointer,
                     levels_pointer,
                     n + outputs,
-                    first,
-                    x,
-                    other,
+                    k,
+                    x.to(dtype),
+                    other.to(dtype),
                     all_outputs,
                     inputs,
                     kind,
@@ -295,13 +305,17 @@ def product(
         total += part
         if gated:
             gate += gate_part
-        first += block_inputs
+        k += block_inputs
+        start += block_inputs
+        if alone:
+            x, other = _loaded(x_pointer, line, start, there, inputs, packs, block_inputs)
         scale, gate_scale = _scales(
-            scale_pointer, n, first, outputs, inputs, group, groups, gated, grouped
+            scale_pointer, n, k, outputs, inputs, group, groups, gated, grouped
         )
-    m = tl.arange(0, block_columns // each)
-    sum_ = gathered(total, each, whole)
-    gate_sum = gathered(gate, each, whole) if gated else sum_
+    m = tl.arange(0, block_rows)
+    n = block * block_outputs + tl.arange(0, block_outputs)
+    sum_ = _gathered(total, row % shares, each, whole, shares, block_rows)
+    gate_sum = _gathered(gate, row % shares, each, whole, shares, block_rows) if gated else sum_
     inside = (n[:, None] < outputs) & (m[None, :] < rows)
     where = m[None, :] * outputs + n[:, None]
     # asked for before sums are shared, which takes as long
@@ -311,14 +325,14 @@ def product(
             gate_scale = tl.load(scale_pointer + outputs + n, mask=n < outputs, other=0.0)
     if added:
         residual = tl.load(residual_pointer + where, mask=inside, other=0.0)
-    last = first >= 0
+    last = turns >= 0
     if splits > 1:
         ticket = tickets_pointer + block
         last, sum_, gate_sum = _shared(
             sum_, gate_sum, parts_pointer, ticket, n, m, inside, rows, outputs, splits, gated
         )
     if last:
-        units = tl.full((block_columns // each,), 1.0, tl.float32) * unit
+        units = tl.full((block_rows,), 1.0, tl.float32) * unit
         if digits > 0 and not alone:
             units = tl.load(unit_pointer + m, mask=m < rows, other=0.0)
         if kind == 1:

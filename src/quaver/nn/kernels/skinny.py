@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quaver.nn.kernels.digits import FLOATS, PLAIN, ROUNDED, WHOLE, Digits
+from quaver.nn.kernels.inputs import columns as columns_of
 from quaver.nn.kernels.inputs import prepare
 from quaver.nn.kernels.launch import on, starting_early, tickets
 from quaver.nn.kernels.product import product
@@ -49,6 +50,7 @@ class Shape(NamedTuple):
     programs: float  # a multiprocessor, about
     warps: int
     stages: int  # of the loop's loads
+    shares: int = 1  # rows of a product for each output: stretches of inputs
 
 
 def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
@@ -62,26 +64,24 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
     alone = rows == 1
     digits = _digits(weight, rows, around.rounded)
     halved = weight.packing is not Packing.NONE
-    unit = None
-    if not alone and (around.norm is not None or digits.count or halved):
+    cut = _cut(weight, rows, around.gated)
+    row, unit = x, None
+    changed = around.norm is not None or digits.count > 0 or halved
+    if changed and alone:
+        x = columns_of(x, digits, cut.blocks * cut.splits)
+    elif changed:
         x, unit = prepare(x, around.norm, around.eps, digits, halved)
-    outputs = weight.elements.shape[0] // (2 if around.gated else 1)
-    groups = 1 if weight.scale is None else weight.scale.shape[1]
-    group = inputs // groups
-    shape = shape_of(weight, rows, around.gated)
-    block = min(shape.inputs, group) if groups > 1 else shape.inputs
-    blocks, columns = triton.cdiv(inputs, block), triton.cdiv(outputs, shape.outputs)
-    turns = triton.cdiv(blocks, _splits(columns, blocks, shape.programs, x.device))
-    splits = triton.cdiv(blocks, turns)
+    halves = 2 if around.gated else 1
+    outputs = weight.elements.shape[0] // halves
     out = torch.empty(rows, outputs, dtype=kind, device=x.device)
     parts = out
-    if splits > 1:
-        halves = 2 if around.gated else 1
-        parts = torch.empty(splits, halves, outputs, rows, dtype=torch.float32, device=x.device)
-    columns_needed = LEAST_COLUMNS if alone else rows * digits.columns
-    block_columns = max(LEAST_COLUMNS, triton.next_power_of_2(columns_needed))
+    if cut.splits > 1:
+        parts = torch.empty(cut.splits, halves, outputs, rows, dtype=torch.float32, device=x.device)
+    needed = digits.columns * (cut.shape.shares if alone else rows)
+    block_columns = max(LEAST_COLUMNS, triton.next_power_of_2(needed))
     with on(x.device):
-        product[(columns, splits)](
+        product[(cut.blocks, cut.splits)](
+            row,
             x,
             weight.elements,
             weight.scale,
@@ -95,40 +95,99 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
             rows,
             outputs,
             inputs,
-            group,
-            groups,
-            turns,
+            inputs // cut.groups,
+            cut.groups,
+            cut.turns,
             around.eps,
-            splits=splits,
+            splits=cut.splits,
+            shares=cut.shape.shares,
             kind=weight.packing.value,
             alone=alone,
+            writes=alone and changed,
             normed=around.norm is not None,
             digits=digits.count,
             whole=digits.whole,
-            each=block_columns if alone else digits.columns,
+            each=digits.columns,
             gated=around.gated,
             added=around.residual is not None,
-            scaled=weight.scale is not None and groups == 1,
-            grouped=groups > 1,
+            scaled=weight.scale is not None and cut.groups == 1,
+            grouped=cut.groups > 1,
             dtype=_dtype(kind, digits, x.is_cuda),
             block_columns=block_columns,
-            block_outputs=shape.outputs,
-            block_inputs=block,
+            block_rows=1 if alone else block_columns // digits.columns,
+            block_outputs=cut.shape.outputs,
+            block_inputs=cut.inputs,
             block_row=triton.next_power_of_2(inputs) if alone else 1,
-            num_warps=shape.warps,
-            num_stages=shape.stages,
+            stretch=triton.next_power_of_2(min(inputs, cut.stretch)) if alone else 1,
+            num_warps=cut.shape.warps,
+            num_stages=cut.stages,
             **starting_early(x.device),
         )
     return out
 
 
-# Of what was tried on an H200 with one row and Orpheus-3B's shapes, the fastest or close to it: in
-# products of as many outputs as inputs or more, in those of fewer, and in gated ones.
+class _Cut(NamedTuple):
+    """The programs of a product."""
+
+    shape: Shape
+    groups: int  # of inputs that share a scale
+    inputs: int  # of a turn
+    turns: int
+    blocks: int  # of outputs
+    splits: int
+    stages: int
+
+    @property
+    def stretch(self) -> int:
+        """Inputs of a program."""
+        return self.shape.shares * self.turns * self.inputs
+
+
+def _cut(weight: Kept, rows: int, gated: bool) -> _Cut:
+    elements, shape = weight.elements, shape_of(weight, rows, gated)
+    outputs, length = elements.shape
+    packs, halves = 1 if weight.packing is Packing.NONE else 2, 2 if gated else 1
+    inputs = length * packs
+    groups = 1 if weight.scale is None else weight.scale.shape[1]
+    each = min(shape.inputs, inputs // groups) if groups > 1 else shape.inputs
+    turns, blocks = triton.cdiv(inputs, each), triton.cdiv(outputs // halves, shape.outputs)
+    splits = _splits(blocks, turns, shape.programs, elements.device)
+    here = triton.cdiv(turns, splits * shape.shares)
+    # loads ahead as far as there is memory for them: several rows take as much as weights, and one
+    # row's columns are there once
+    turn = shape.outputs * shape.shares * halves * each * elements.itemsize // packs
+    room = _memory(elements.device) - each * LEAST_COLUMNS * 2
+    stages = max(1, min(shape.stages, room // (turn if rows == 1 else 2 * turn)))
+    return _Cut(shape, groups, each, here, blocks, triton.cdiv(turns, here * shape.shares), stages)
+
+
+# Of what was tried on an H200 with one row and Orpheus-3B's shapes, the fastest: in products of
+# more outputs than inputs, of as many, of fewer, and in gated ones.
 ONE_ROW = {
-    "bf16": (Shape(64, 256, 2, 4, 3), Shape(64, 256, 2, 4, 3), Shape(64, 128, 3, 4, 3)),
-    "bytes": (Shape(128, 256, 2, 8, 3), Shape(64, 512, 3, 4, 2), Shape(64, 128, 3, 4, 3)),
-    "int4": (Shape(128, 128, 2, 8, 5), Shape(128, 128, 2, 8, 6), Shape(128, 128, 1.5, 4, 3)),
-    "nf4": (Shape(64, 128, 4, 4, 3), Shape(64, 128, 4, 4, 3), Shape(64, 128, 2, 4, 3)),
+    "bf16": (
+        Shape(64, 256, 2, 4, 3),
+        Shape(64, 256, 2, 4, 3),
+        Shape(64, 256, 2, 4, 3),
+        Shape(32, 64, 1, 8, 3, shares=4),
+    ),
+    "bytes": (
+        Shape(64, 256, 3, 4, 3),
+        Shape(64, 512, 2, 4, 3),
+        Shape(16, 256, 1, 8, 3, shares=8),
+        Shape(32, 128, 1, 8, 3, shares=4),
+    ),
+    "int4": (
+        Shape(32, 128, 1, 8, 5, shares=4),
+        Shape(32, 128, 1, 8, 5, shares=4),
+        Shape(32, 128, 2, 8, 5, shares=4),
+        Shape(128, 128, 1.5, 4, 3),
+    ),
+    "nf4": (
+        Shape(64, 128, 4, 4, 3),
+        Shape(64, 128, 4, 4, 3),
+        Shape(64, 128, 4, 4, 3),
+        Shape(64, 128, 2, 4, 3),
+    ),
 }
 
 
@@ -141,10 +200,11 @@ def shape_of(weight: Kept, rows: int, gated: bool) -> Shape:
         return Shape(64, 128, programs, warps=4, stages=5 if bytes_each == 1 else 3)
     packed = weight.packing is not Packing.NONE
     kind = weight.packing.name.lower() if packed else "bf16" if bytes_each == 2 else "bytes"
-    wide, deep, gates = ONE_ROW[kind]
+    wide, square, deep, gates = ONE_ROW[kind]
     if gated:
         return gates
-    return deep if length * (2 if packed else 1) > outputs else wide
+    inputs = length * (2 if packed else 1)
+    return wide if outputs > inputs else square if outputs == inputs else deep
 
 
 def _digits(weight: Kept, rows: int, rounded: bool) -> Digits:
@@ -175,3 +235,11 @@ def _splits(programs: int, blocks: int, each: float, device: torch.device) -> in
         return min(2, blocks)  # Triton's interpreter, where only the result counts
     wanted = int(each * torch.cuda.get_device_properties(device).multi_processor_count)
     return max(1, min(wanted // programs, blocks, MOST_SPLITS))
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes that a program can share."""
+    if device.type != "cuda":
+        return 1 << 20  # Triton's interpreter, which has as much as it likes
+    known = torch.cuda.get_device_properties(device)
+    return int(known.shared_memory_per_block_optin)  # type: ignore[attr-defined]
