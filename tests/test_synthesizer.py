@@ -177,7 +177,7 @@ def test_low_latency_starts_a_frame_earlier_and_ends_the_same(voice):
 def test_low_latency_is_the_same_while_others_drive_the_engine(voice, monkeypatch):
     alone = chunks_of(voice, TEXT, seed=3, low_latency=True)
     step = voice._engine.step
-    monkeypatch.setattr(voice._engine, "step", lambda: [step() for _ in range(5)])
+    monkeypatch.setattr(voice._engine, "step", lambda hold: [step(hold) for _ in range(5)])
     beside = chunks_of(voice, TEXT, seed=3, low_latency=True)
     assert [len(c) for c in beside] == [len(c) for c in alone]
     assert close(np.concatenate(beside), np.concatenate(alone))

@@ -1,10 +1,14 @@
 """Groups of frames that follow a listener: never late where that can be, and large where it can."""
 
+import threading
+
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaver.voicing import RAMP, group
+from quaver.voicing import FEW, LOW_LATENCY_RAMP, RAMP, Voices, group
 
 FRAME = 2048 / 24000  # seconds
 FIRST = 0.9 * FRAME  # sound that three frames give
@@ -38,3 +42,57 @@ def test_groups_are_as_large_as_the_lead_allows(share, wanted):
 
 def test_who_is_behind_gets_every_frame_at_once():
     assert group(-5.0, 0.01) == group(0.0, 0.08) == 1
+
+
+class Launching:
+    """An engine of one voice that launches a frame before it looks at the last; a voice's frames;
+    and a codec that remembers how many frames had been made and were in flight at each decode."""
+
+    sample_rate, samples_per_frame, slots = 24000, 2048, 1
+    drained = False
+
+    def __init__(self, running: int) -> None:
+        self.lock, self.running = threading.RLock(), running
+        self.launched = self.made = self.taken = 0
+        self.decoded: list[tuple[int, int]] = []
+
+    def submit(self, job, rank):
+        return self
+
+    def step(self, hold):
+        flying = self.launched - self.made
+        self.launched += not (hold and flying)
+        self.made += flying
+
+    def take(self, most):
+        count = min(most, self.made - self.taken)
+        self.taken += count
+        return [torch.zeros(7)] * count
+
+    def streams(self, slots, graphs):
+        return self
+
+    def open(self, seed):
+        return self
+
+    def decode(self, parts):
+        self.decoded.append((self.made, self.launched - self.made))
+        return [np.zeros(len(part.frames) * self.samples_per_frame) for part in parts]
+
+
+@pytest.mark.parametrize("low_latency", [False, True])
+@pytest.mark.parametrize(
+    ("running", "graphs"), [(1, True), (FEW, True), (FEW + 1, True), (1, False)]
+)
+def test_a_first_sound_is_decoded_while_nothing_else_runs(running, graphs, low_latency):
+    """Where few speak, and frames are made ahead; later ones beside the next frame."""
+    made = Launching(running)
+    voices = Voices(made, made, graphs)
+    voices.speak(None, None, low_latency, True, 0.0)
+    for _ in range(30):
+        voices.advance()
+    first = (LOW_LATENCY_RAMP if low_latency else RAMP)[0]
+    alone = graphs and running <= FEW
+    assert made.decoded[0] == (first, 0 if alone else 1)
+    assert len(made.decoded) > 3
+    assert all(flying == 1 for _, flying in made.decoded[1:])

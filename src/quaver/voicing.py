@@ -26,6 +26,7 @@ from quaver.engine.engine import Engine, FrameStream, Job
 RAMP = (3, 1, 1, 2, 4, 8)
 LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
 SPARE = 1.5  # a group may take so much longer than frames do by now
+FEW = 32  # voices: so many wait while another's first sound is decoded
 RECENT = 0.25  # how much the last frame counts for that
 
 
@@ -89,6 +90,12 @@ class Voice:
     def ended(self) -> bool:
         """Whether nothing is ready, nor will be."""
         return self._ended and not self._ready
+
+    @property
+    def begins(self) -> bool:
+        """Whether the frame that is being made is the last that its first sound needs."""
+        waits = self._begun is None and not self._ended
+        return waits and self.frames.made < self._wanted <= self.frames.launched
 
     def release(self) -> None:
         """Give up slot and place; under the engine's lock."""
@@ -165,7 +172,10 @@ class Voices:
     def advance(self) -> None:
         """Make a frame for every running voice, and decode what is enough."""
         with self._engine.lock:
-            self._engine.step()
+            # A codec beside the next frame takes several times as long, and only a first sound is
+            # waited for.
+            few = self._follows and self._engine.running <= FEW
+            self._engine.step(hold=few and any(each.begins for each in self._open))
             due = [(each, part) for each in self._open if (part := each.due(self._codec))]
             decoded = self._codec.decode([part for _, part in due]) if due else []
             self._pace.tick()

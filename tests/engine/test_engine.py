@@ -160,10 +160,19 @@ def test_a_frame_launched_ahead_has_room_and_no_listener():
     model = HashModel(stop_bias=-99.0)
     engine = make_engine(model, max_length=25, ahead=True)
     stream = engine.submit(make_job(1, length=6, frames=500))
+    other = engine.submit(make_job(2, length=2, frames=500))  # goes on for longer
     frames = as_lists(list(stream))
     assert len(frames) == (25 - 6) // 2 - 1
     assert stream.launched == len(frames) + 1
     assert frames == alone(stream.job, model)[0]
+    assert as_lists(list(other)) == alone(other.job, model)[0]
+    assert_idle(engine)
+
+
+def test_no_frame_is_launched_that_nobody_can_want():
+    engine = make_engine(HashModel(stop_bias=-99.0), ahead=True)
+    stream = engine.submit(make_job(1, frames=5))
+    assert len(list(stream)) == stream.launched == 5
     assert_idle(engine)
 
 
@@ -174,6 +183,16 @@ def test_a_step_ahead_is_launched_before_the_last_is_looked_at():
     assert (stream.launched, stream.made) == (1, 0)
     engine.step()
     assert (stream.launched, stream.made) == (2, 1)
+
+
+def test_a_step_that_holds_leaves_nothing_in_flight():
+    engine = make_engine(HashModel(stop_bias=-99.0), ahead=True)
+    stream = engine.submit(make_job(1))
+    seen = []
+    for hold in (True, True, False, True):  # where nothing is in flight there is nothing to look at
+        engine.step(hold=hold)
+        seen.append((stream.launched, stream.made))
+    assert seen == [(1, 0), (1, 1), (2, 1), (2, 2)]
 
 
 def test_a_prompt_without_room_for_speech_is_refused():
@@ -292,7 +311,7 @@ actions = st.one_of(
     st.tuples(
         st.just("submit"), st.integers(0, 30), st.integers(1, 80), st.integers(1, 15), st.booleans()
     ),
-    st.tuples(st.just("step")),
+    st.tuples(st.just("step"), st.booleans()),
     st.tuples(st.just("read"), st.integers(0, 50)),
     st.tuples(st.just("cancel"), st.integers(0, 50)),
 )
@@ -313,7 +332,7 @@ def test_no_frame_is_lost_doubled_or_mixed(plan, slots, ahead):
             )
             heard.append([])
         elif action == "step":
-            engine.step()
+            engine.step(hold=details[0])
         elif streams:
             index = details[0] % len(streams)
             if action == "cancel":

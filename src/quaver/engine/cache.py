@@ -141,6 +141,18 @@ class PackView(View):
         self._mask = mine & (positions[None] <= positions[:, None])
         self._heads = torch.arange(cache.store[KEYS].shape[2], device=slots.device)[None]
 
+    def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
+        # kernels find an input's own row
+        return (rope.cos, rope.sin) if self._cache.has_kernels else super().turning(rope)
+
+    def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
+        if not self._cache.has_kernels:
+            return super().attend(layer, qkv, kv_heads, rope)
+        # only builds of torch for GPUs bring Triton
+        from quaver.engine.kernels import prompts
+
+        return prompts.read(qkv, rope, self._cache.layer(layer), self._slots, self.positions[0])
+
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         keys = self._exchange(layer, KEYS, k[0])
         return keys[None], self._exchange(layer, VALUES, v[0])[None], self._mask[None, None]
@@ -176,6 +188,7 @@ class DecodeView(View):
         self._rows = torch.arange(count, device=device)[:, None]
         self._heads = torch.arange(cache.store[KEYS].shape[2], device=device)[None]
         self._columns = torch.arange(limit, device=device)
+        self._moved = 0  # positions since `lengths` were right
         self._look()
 
     def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
@@ -188,15 +201,22 @@ class DecodeView(View):
         # only builds of torch for GPUs bring Triton
         from quaver.engine.kernels import attention
 
-        return attention.attend(qkv, rope, self._cache.layer(layer), self._limit)
+        return attention.attend(qkv, rope, self._cache.layer(layer), self._limit, self._moved)
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         keys = self._exchange(layer, KEYS, k[:, :, 0])
         return keys, self._exchange(layer, VALUES, v[:, :, 0]), self._mask
 
     def advance(self) -> None:
-        self._lengths += self._active
-        self._look()
+        self._moved += 1
+        if not self._cache.has_kernels:  # which are told
+            self.settle()
+            self._look()
+
+    def settle(self) -> None:
+        """Let the cache know how long its streams are."""
+        self._lengths += self._moved * self._active
+        self._moved = 0
 
     def _exchange(self, layer: int, part: int, x: Tensor) -> Tensor:
         """Write x [count, kv_heads, d]; return all that there is, [count, kv_heads, limit, d]."""

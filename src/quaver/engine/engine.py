@@ -72,6 +72,11 @@ class FrameStream:
         """Whether the stream has ended and all its frames were taken."""
         return self.finish_reason is not None and not self._ready
 
+    @property
+    def lacks(self) -> bool:
+        """Whether it may want more frames than were launched."""
+        return self.launched < self.job.max_frames
+
     def take(self, most: int) -> list[Tensor]:
         """Frames that are ready, without driving the engine; under its lock."""
         return [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
@@ -174,12 +179,16 @@ class Engine:
             self._steps.record()
 
     @torch.inference_mode()
-    def step(self) -> None:
-        """Let waiting streams in, then make one frame for every running one."""
+    def step(self, hold: bool = False) -> None:
+        """Let waiting streams in, then make one frame for every running one.
+
+        `hold`: only look at what was launched ahead, and leave the device free until the next step.
+        """
         with self.lock:
             while self._waiting and None in self._streams:
                 self._admit()
-            landing, self._flight = self._flight, self._launch()
+            landing = self._flight
+            self._flight = None if hold and landing is not None else self._launch()
             if not self._ahead:
                 landing, self._flight = self._flight, None
             if landing is not None:
@@ -232,9 +241,9 @@ class Engine:
 
     def _launch(self) -> _Flight | None:
         count = max((i + 1 for i, s in enumerate(self._streams) if s is not None), default=0)
-        if count == 0:
-            return None
         streams = tuple(self._streams[:count])
+        if not any(stream is not None and stream.lacks for stream in streams):
+            return None
         each, longest = self._model.positions_per_frame, 0
         for stream in streams:
             if stream is not None:

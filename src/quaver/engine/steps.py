@@ -142,6 +142,7 @@ class Steps:
     def _step(self, count: int, limit: int) -> None:
         view = DecodeView(self._cache, count, limit)
         frame = self._model.frame(self._hidden[:count], view, self._sampler)
+        view.settle()
         self._hidden[:count] = frame.hidden
         self._made[:count, :-1] = frame.codes
         self._made[:count, -1] = frame.stopped

@@ -33,7 +33,7 @@ LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def _turned(pointer, cos, sin, columns, rows, there, d: tl.constexpr):
+def turned(pointer, cos, sin, columns, rows, there, d: tl.constexpr) -> tl.tensor:
     """Rows of heads [rows, d] turned by their position; see `nn.rope`."""
     own = tl.load(pointer + rows + columns[None, :], mask=there, other=0.0)
     # each number's partner in the other half
@@ -43,7 +43,9 @@ def _turned(pointer, cos, sin, columns, rows, there, d: tl.constexpr):
 
 
 @triton.jit
-def _keep(x, place, steps_pointer, step_place, inverse, largest: tl.constexpr, whole: tl.constexpr):
+def keep(
+    x, place, steps_pointer, step_place, inverse, largest: tl.constexpr, whole: tl.constexpr
+) -> tl.tensor:
     """Encode one head's new key or value [1, d] into the cache; returns what its elements stand
     for, but for a factor of all, [1, d]."""
     x = x.to(tl.float32)
@@ -91,13 +93,13 @@ def _new(
     columns = tl.arange(0, d)
     one = tl.arange(0, 1)[:, None]
     rows = tl.arange(0, block_heads)[:, None]
-    q = _turned(qkv, cos, sin, columns, (head * group + rows) * head_stride, rows < group, d)
-    k = _turned(qkv, cos, sin, columns, (heads * group + head + one) * head_stride, one == 0, d)
+    q = turned(qkv, cos, sin, columns, (head * group + rows) * head_stride, rows < group, d)
+    k = turned(qkv, cos, sin, columns, (heads * group + head + one) * head_stride, one == 0, d)
     v = tl.load(qkv + (heads * (group + 1) + head + one) * head_stride + columns[None, :])
     keys = keys_pointer + key_place + columns[None, :]
     values = values_pointer + value_place + columns[None, :] * column_stride
-    k = _keep(k, keys, key_steps_pointer, step_place, key_inverse, largest, whole)
-    v = _keep(v, values, value_steps_pointer, step_place, value_inverse, largest, whole)
+    k = keep(k, keys, key_steps_pointer, step_place, key_inverse, largest, whole)
+    v = keep(v, values, value_steps_pointer, step_place, value_inverse, largest, whole)
     scores = tl.sum(q.to(tl.float32) * k, 1) * key_factor
     return scores, tl.broadcast_to(tl.trans(v), (d, block_heads))
 
@@ -135,7 +137,7 @@ def _join(
     tl.store(out_pointer + pair * group * d + flat, y.to(out_pointer.dtype.element_ty), known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["moved"])
 def _attend(
     qkv_pointer,
     cos_pointer,
@@ -160,6 +162,7 @@ def _attend(
     value_inverse,
     heads,
     max_length,
+    moved,
     turns,
     splits: tl.constexpr,
     group: tl.constexpr,
@@ -186,7 +189,7 @@ def _attend(
     owner = tl.arange(0, block_heads * each)[:, None] // each
     times: tl.constexpr = max(1, LEAST_COLUMNS // (block_heads * each))
     qkv = qkv_pointer + stream * stream_stride
-    position = tl.load(lengths_pointer + stream)
+    position = tl.load(lengths_pointer + stream) + moved
     cos = tl.load(cos_pointer + position * d + columns)
     sin = tl.load(sin_pointer + position * d + columns)
     first = pair.to(tl.int64) * max_length
@@ -206,12 +209,12 @@ def _attend(
         if begin == start:
             turn(early)
             place = (head * group + owner) * head_stride
-            turned = _turned(qkv, cos, sin, columns, place, owner < group, d).to(tl.float32)
+            asking = turned(qkv, cos, sin, columns, place, owner < group, d).to(tl.float32)
             units = tl.full((block_heads * each,), 1.0, tl.float32)
             if digits > 0:
-                units = unit_of(tl.max(tl.abs(turned), 1), digits, whole)
+                units = unit_of(tl.max(tl.abs(asking), 1), digits, whole)
             unit = tl.max(tl.reshape(units, (block_heads, each)), 1) * key_factor
-            asked = written(tl.trans(turned), units[None, :], digits, whole, each)
+            asked = written(tl.trans(asking), units[None, :], digits, whole, each)
             q = filled(asked, times, whole).to(dtype)
             if (start <= position) & (position < start + turns * block):
                 most, total = _new(
@@ -298,10 +301,12 @@ def _attend(
             )
 
 
-def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int) -> Tensor:
+def attend(
+    qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int, moved: int = 0
+) -> Tensor:
     """qkv [n, heads + 2 kv_heads, 1, d] of the first n streams, and cosines and sines
-    [positions, d]: keep what is new at the streams' lengths, and let queries look
-    at those and the new position, none of them at or beyond `limit` -> [n, heads, 1, d]."""
+    [positions, d]: keep what is new `moved` positions beyond the streams' lengths, and let queries
+    look at all up to there, none of it at or beyond `limit` -> [n, heads, 1, d]."""
     n, all_heads, _, d = qkv.shape
     kv_heads, max_length = kept.keys.shape[1:3]
     heads = all_heads - 2 * kv_heads
@@ -339,11 +344,12 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
             1 / kept.value_scale,
             kv_heads,
             max_length,
+            moved,
             turns,
             splits=splits,
             group=group,
             d=d,
-            largest=torch.finfo(kind).max if kind.is_floating_point and kind.itemsize == 1 else 0.0,
+            largest=largest_of(kind),
             whole=digits.whole,
             digits=digits.count,
             each=digits.columns,
@@ -356,6 +362,11 @@ def attend(qkv: Tensor, rope: tuple[Tensor, Tensor], kept: KeptLayer, limit: int
             **starting_early(qkv.device),
         )
     return out
+
+
+def largest_of(kind: torch.dtype) -> float:
+    """Of a float of eight bits; 0 stands for other kinds."""
+    return torch.finfo(kind).max if kind.is_floating_point and kind.itemsize == 1 else 0.0
 
 
 def _digits(kind: torch.dtype) -> Digits:

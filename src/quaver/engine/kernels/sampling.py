@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quaver.nn.kernels.launch import on
+from quaver.nn.kernels.launch import on, starting_early, turn
 from quaver.nn.kernels.random import mixed, uniform
 
 if TYPE_CHECKING:
@@ -69,11 +69,13 @@ def _choose(
     lowest: tl.constexpr,
     highest: tl.constexpr,
     block: tl.constexpr,
+    early: tl.constexpr,
 ):
     """One stream. `start` is where this position's choices begin among all that can be seen."""
     slot = tl.program_id(0)
     column = tl.arange(0, block)
     inside = column < choices
+    turn(early)
     x = tl.load(logits_pointer + slot * logits_stride + column, mask=inside, other=-float("inf"))
     x = x.to(tl.float32)
     seen = seen_pointer + slot * seen_stride + start
@@ -150,5 +152,6 @@ def choose(state: SamplerState, start: int, logits: Tensor, windows: bool) -> Te
             highest=HIGHEST,
             block=triton.next_power_of_2(choices),
             num_warps=8,
+            **starting_early(logits.device),
         )
     return choice

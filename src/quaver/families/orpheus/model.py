@@ -133,17 +133,14 @@ class Orpheus(nn.Module):
     def frame(self, hidden: Tensor, store: KVStore, choose: Choose) -> Frame:
         """Hidden states [n, width] -> one frame for each of n streams."""
         size = self.layout.codebook_size
-        stop = self.config.speech.tokens.end_of_speech - self.first_row
         codes = []
         stopped = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
         for position in range(self.layout.codes_per_frame):
             choice = choose(position, self.logits(hidden, position))
-            tokens = choice + (self.layout.first(position) - self.first_row)
             if position == 0:
                 stopped = choice == size
-                tokens = torch.where(stopped, stop, tokens)
             codes.append(choice)
-            hidden = self._read(self.embed(tokens[:, None]), store)[:, 0]
+            hidden = self._read(self._said(choice, position), store)[:, 0]
             store.advance()
         return Frame(torch.stack(codes, dim=1), stopped, hidden)
 
@@ -156,6 +153,21 @@ class Orpheus(nn.Module):
             stop = self.config.speech.tokens.end_of_speech - self.first_row
             logits = torch.cat((logits, self.head(hidden, norm=norm, only=(stop, stop + 1))), -1)
         return logits
+
+    def _said(self, choice: Tensor, position: int) -> Tensor:
+        """Choices [n] at a position in the frame -> rows of the table [n, 1, width]."""
+        first, size = self.layout.first(position) - self.first_row, self.layout.codebook_size
+        stop = self.config.speech.tokens.end_of_speech - self.first_row
+        table: Tensor = self.embed.weight
+        if self.head.fused:
+            # only builds of torch for GPUs bring Triton
+            from quaver.nn.kernels.lookup import lookup
+
+            return lookup(table, choice, first, size - 1, stop)[:, None]
+        tokens = choice + first
+        if position == 0:
+            tokens = torch.where(choice == size, stop, tokens)
+        return self.embed(tokens[:, None])
 
     def _rows(self, tokens: Tensor, place: torch.device) -> Tensor:
         """Rows of the whole table, wherever that is, on the device that computes."""

@@ -196,8 +196,10 @@ def shape_of(weight: Kept, rows: int, gated: bool) -> Shape:
     outputs, length = weight.elements.shape
     bytes_each = weight.elements.itemsize
     if rows > 1:
-        programs = 1 if outputs <= length or gated else 2
-        return Shape(64, 128, programs, warps=4, stages=5 if bytes_each == 1 else 3)
+        programs = 1 if gated or outputs == length else 2
+        if bytes_each == 1:
+            return Shape(64, 256, programs, warps=4, stages=3)
+        return Shape(64, 128, programs, warps=4, stages=3)
     packed = weight.packing is not Packing.NONE
     kind = weight.packing.name.lower() if packed else "bf16" if bytes_each == 2 else "bytes"
     wide, square, deep, gates = ONE_ROW[kind]
