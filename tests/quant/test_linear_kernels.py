@@ -22,7 +22,8 @@ DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 # Triton's interpreter rounds bf16 towards zero
 HALF = torch.float16 if INTERPRETED else torch.bfloat16
-FORMATS = [None, *(chosen for chosen in LAYERS if not chosen.calibrated)]
+FORMATS = [None, *LAYERS]
+STEP = torch.tensor(0.02)  # of inputs that are calibrated: what is beyond 9 is cut
 SHAPES = (
     [(128, 128), (256, 384), (128, 1024)]
     if INTERPRETED
@@ -45,6 +46,8 @@ def layer_of(chosen, weight):
         layer, known = dense, dense.weight.double()
     else:
         made = LAYERS[chosen].quantise(weight)
+        if chosen.calibrated:
+            made = QuantisedWeight(chosen, made.elements, made.scale, STEP)
         layer = LAYERS[chosen](made, None)
         known = LAYERS[chosen].dequantise(made.elements, made.scale).double()
     layer.fused = True
@@ -66,7 +69,7 @@ def rounded(chosen, x):
     """x [rows, in] as the format's products see it, float64."""
     if chosen is None or not LAYERS[chosen].rounds_inputs:
         return x.double()
-    return LAYERS[chosen].round_input(x, None).double()
+    return LAYERS[chosen].round_input(x, STEP if chosen.calibrated else None).double()
 
 
 def tolerance(chosen):

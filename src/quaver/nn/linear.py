@@ -38,6 +38,7 @@ class Product(nn.Module):
 
     out_features: int
     bias: nn.Parameter | None
+    input_scale: Tensor | None  # [], where inputs are rounded by one that is known
     fused = False  # whether few rows take one kernel, all around the product included
     most_fused_rows = 64
 
@@ -122,6 +123,7 @@ class Product(nn.Module):
             None if own is None else own.weight,
             0.0 if own is None else own.eps,
             rounded,
+            self.input_scale if rounded else None,
             gated,
             None if residual is None else residual.reshape(-1, residual.shape[-1]),
         )
@@ -154,7 +156,7 @@ class Linear(Product):
         role: Role = Role.BACKBONE,
     ) -> None:
         super().__init__()
-        self.role, self.out_features = role, out_features
+        self.role, self.out_features, self.input_scale = role, out_features, None
         self.tf32 = False  # whether a GPU may multiply fp32 as TF32
         self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype)) if bias else None

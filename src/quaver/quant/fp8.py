@@ -76,7 +76,7 @@ class Fp8Linear(Fp8WeightLinear):
         return y.view(*x.shape[:-1], stop - start)
 
     def _many(self, x: Tensor, norm: RMSNorm | None, start: int, stop: int) -> Tensor:
-        if self.input_scale is not None or not self._multiplies(x, stop - start):
+        if not self._multiplies(x, stop - start):
             return super()._many(x, norm, start, stop)
         # only builds of torch for GPUs bring Triton
         from quaver.nn.kernels.digits import ROUNDED
@@ -84,7 +84,7 @@ class Fp8Linear(Fp8WeightLinear):
 
         flat = x.reshape(-1, self.in_features)
         weight, eps = (None, 0.0) if norm is None else (norm.weight, norm.eps)
-        elements, step = prepare(flat, weight, eps, ROUNDED, False)
+        elements, step = prepare(flat, weight, eps, ROUNDED, False, self.input_scale)
         assert step is not None, "a digit has a worth"
         return self._multiply(elements, step, start, stop).view(*x.shape[:-1], stop - start)
 
@@ -109,9 +109,6 @@ class Fp8StaticLinear(Fp8Linear):
     """All inputs have one scale, found beforehand; what is beyond it is cut."""
 
     format = Format.FP8_STATIC
-
-    def prepared(self, x: Tensor, norm: RMSNorm | None) -> tuple[Tensor, RMSNorm | None, bool]:
-        return QuantisedLinear.prepared(self, x, norm)
 
     @classmethod
     def input_step(cls, x: Tensor, scale: Tensor | None) -> Tensor:

@@ -143,7 +143,8 @@ class QuantisedLinear(Product):
             from quaver.nn.kernels.skinny import Around, skinny
 
             flat, _, rounds = self.prepared(x.reshape(-1, self.in_features), None)
-            y = skinny(flat, self.kept(start, stop), Around(rounded=rounds))
+            step = self.input_scale if rounds else None
+            y = skinny(flat, self.kept(start, stop), Around(rounded=rounds, step=step))
             return y.view(*x.shape[:-1], stop - start)
         rounded = self.round_input(x, self.input_scale)
         if self.packing is not Packing.NONE and self.has_kernel:

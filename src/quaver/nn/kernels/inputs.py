@@ -27,11 +27,13 @@ def written(
     x_pointer,
     norm_pointer,
     weight,
+    given_pointer,
     out_pointer,
     first,
     inputs,
     eps,
     normed: tl.constexpr,
+    given: tl.constexpr,
     digits: tl.constexpr,
     whole: tl.constexpr,
     packs: tl.constexpr,
@@ -40,7 +42,7 @@ def written(
 ) -> tl.tensor:
     """Write a stretch of one row, or all of it, as it is multiplied; what its first digits are
     worth. Of `packs` inputs that meet weights in one byte, the second comes behind all others.
-    `weight` [block] is of its norm."""
+    `weight` [block] is of its norm. What a digit is worth may be `given`."""
     k = tl.arange(0, block)
     x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
     rms, unit = 1.0, 1.0
@@ -48,7 +50,9 @@ def written(
         wide = x.to(tl.float32)
         rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
         x = (wide * rms * weight).to(x.dtype)
-    if digits > 0:
+    if given:
+        unit = tl.load(given_pointer).to(tl.float32)
+    elif digits > 0:
         unit = unit_of(tl.max(tl.abs(x.to(tl.float32)), 0), digits, whole)
     if stretch < block:
         k = first + tl.arange(0, stretch)
@@ -72,11 +76,13 @@ def written(
 def _prepare(
     x_pointer,
     norm_pointer,
+    given_pointer,
     out_pointer,
     unit_pointer,
     inputs,
     eps,
     normed: tl.constexpr,
+    given: tl.constexpr,
     digits: tl.constexpr,
     whole: tl.constexpr,
     columns: tl.constexpr,
@@ -93,20 +99,42 @@ def _prepare(
     turn(early)
     out = out_pointer + row * columns * inputs
     x = x_pointer + row * inputs
-    unit = written(x, None, weight, out, 0, inputs, eps, normed, digits, whole, packs, block, block)
+    unit = written(
+        x,
+        None,
+        weight,
+        given_pointer,
+        out,
+        0,
+        inputs,
+        eps,
+        normed,
+        given,
+        digits,
+        whole,
+        packs,
+        block,
+        block,
+    )
     if digits > 0:
         tl.store(unit_pointer + row, unit)
 
 
 def prepare(
-    x: Tensor, norm: Tensor | None, eps: float, digits: Digits, halved: bool
+    x: Tensor,
+    norm: Tensor | None,
+    eps: float,
+    digits: Digits,
+    halved: bool,
+    step: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """x [rows, in], contiguous -> what is multiplied [rows * digits.columns, in], and what the
     first digits of each row are worth, fp32 [rows, 1], if there are digits. A row may have more
     columns than digits; nothing is written there.
 
     norm: the fp32 weight [in] of an RMS norm. halved: every second input comes behind all others,
-    as they meet weights of which two share a byte.
+    as they meet weights of which two share a byte. step: what a first digit is worth [], if
+    not what its row makes it.
     """
     rows, inputs = x.shape
     out, unit = columns(x, digits), None
@@ -117,11 +145,13 @@ def prepare(
         _prepare[(rows,)](
             x,
             norm,
+            step,
             out,
             unit,
             inputs,
             eps,
             normed=norm is not None,
+            given=step is not None,
             digits=digits.count,
             whole=digits.whole,
             columns=digits.columns,

@@ -37,7 +37,8 @@ class Around:
 
     norm: Tensor | None = None  # fp32 weight [in] of an RMS norm of the inputs
     eps: float = 0.0
-    rounded: bool = False  # each row of inputs to E4M3, by a scale of its own
+    rounded: bool = False  # each row of inputs to E4M3, by a scale of its own,
+    step: Tensor | None = None  # or by this one, []
     gated: bool = False  # silu(first half of the outputs) * second half
     residual: Tensor | None = None
 
@@ -70,7 +71,7 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
     if changed and alone:
         x = columns_of(x, digits, cut.blocks * cut.splits)
     elif changed:
-        x, unit = prepare(x, around.norm, around.eps, digits, halved)
+        x, unit = prepare(x, around.norm, around.eps, digits, halved, around.step)
     halves = 2 if around.gated else 1
     outputs = weight.elements.shape[0] // halves
     out = torch.empty(rows, outputs, dtype=kind, device=x.device)
@@ -87,6 +88,7 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
             weight.scale,
             weight.levels,
             around.norm,
+            around.step,
             unit,
             around.residual,
             out,
@@ -105,6 +107,7 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
             alone=alone,
             writes=alone and changed,
             normed=around.norm is not None,
+            given=around.step is not None,
             digits=digits.count,
             whole=digits.whole,
             each=digits.columns,
