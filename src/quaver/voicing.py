@@ -172,7 +172,7 @@ class Voices:
     def advance(self) -> None:
         """Make a frame for every running voice, and decode what is enough."""
         with self._engine.lock:
-            # A codec beside the next frame takes several times as long, and only a first sound is
+            # A codec takes nearly twice as long beside the next frame, and only a first sound is
             # waited for.
             few = self._follows and self._engine.running <= FEW
             self._engine.step(hold=few and any(each.begins for each in self._open))

@@ -215,7 +215,7 @@ class DecodeView(View):
 
     def settle(self) -> None:
         """Let the cache know how long its streams are."""
-        self._lengths += self._moved * self._active
+        self._lengths.add_(self._active, alpha=self._moved)
         self._moved = 0
 
     def _exchange(self, layer: int, part: int, x: Tensor) -> Tensor:

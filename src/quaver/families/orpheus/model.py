@@ -158,16 +158,16 @@ class Orpheus(nn.Module):
         """Choices [n] at a position in the frame -> rows of the table [n, 1, width]."""
         first, size = self.layout.first(position) - self.first_row, self.layout.codebook_size
         stop = self.config.speech.tokens.end_of_speech - self.first_row
-        table: Tensor = self.embed.weight
-        if self.head.fused:
+        if self.head.fused and type(self.embed) is nn.Embedding:  # a quantised table unpacks rows
             # only builds of torch for GPUs bring Triton
             from quaver.nn.kernels.lookup import lookup
 
-            return lookup(table, choice, first, size - 1, stop)[:, None]
+            return lookup(self.embed.weight, choice, first, size - 1, stop)[:, None]
         tokens = choice + first
         if position == 0:
             tokens = torch.where(choice == size, stop, tokens)
-        return self.embed(tokens[:, None])
+        rows: Tensor = self.embed(tokens[:, None])
+        return rows
 
     def _rows(self, tokens: Tensor, place: torch.device) -> Tensor:
         """Rows of the whole table, wherever that is, on the device that computes."""

@@ -5,8 +5,9 @@ Decoding multiplies each weight with one row a stream, so its time is that of re
 Its rows are those of a product on tensor cores, and the streams its columns, or the digits of their
 inputs (`digits`). Scales are applied to sums. Where there are fewer blocks of outputs than a GPU
 has multiprocessors, inputs are split among more programs; the one that is done last adds up their
-sums, always in the same order. One row is normed and written in digits by every program for itself,
-in place of another launch.
+sums, always in the same order. One row leaves most columns unused: its outputs may have several
+rows of the product, each with columns of its own for a stretch of inputs, and every program norms
+it and writes it in digits for itself, in place of another launch.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class _Cut(NamedTuple):
     """The programs of a product."""
 
     shape: Shape
-    groups: int  # of inputs that share a scale
+    groups: int  # of inputs, which share a scale
     inputs: int  # of a turn
     turns: int
     blocks: int  # of outputs
