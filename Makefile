@@ -35,12 +35,14 @@ format: $(VENV)/developer
 gpu-check:
 	PYTHONPATH=src $(PYTHON) scripts/gpu_check.py
 
-# What tests need besides Python packages: flite speaks the sentences that nano is judged against, and
-# a browser opens the reports and the page.
+# What tests need besides Python packages: flite speaks the sentences that nano is judged against, a
+# browser opens the reports and the page, and curl and ffmpeg hear what is served.
+PACKAGES = flite chromium curl ffmpeg
 system:
-	if ! command -v flite >/dev/null || ! command -v chromium >/dev/null; then \
+	@for each in $(PACKAGES); do command -v $$each >/dev/null || missing="$$missing $$each"; done; \
+	if [ -n "$$missing" ]; then \
 		$$(command -v sudo) apt-get update -q && \
-		$$(command -v sudo) apt-get install -y -q --no-install-recommends flite chromium; fi
+		$$(command -v sudo) apt-get install -y -q --no-install-recommends $$missing; fi
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
