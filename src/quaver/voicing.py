@@ -26,7 +26,8 @@ from quaver.engine.engine import Engine, FrameStream, Job
 RAMP = (3, 1, 1, 2, 4, 8)
 LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
 SPARE = 1.5  # a group may take so much longer than frames do by now
-FEW = 32  # voices: so many wait while another's first sound is decoded
+# Voices: so many wait while another's first sound is decoded. Not tuned: only one was measured.
+FEW = 32
 RECENT = 0.25  # how much the last frame counts for that
 
 

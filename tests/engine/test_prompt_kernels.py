@@ -66,6 +66,8 @@ def test_prompts_are_read_as_the_twin_reads_them(chosen, heads, group, d):
         if part == VALUES and not INTERPRETED:
             assert torch.equal(one, other)
         else:  # a product and a sum may be one instruction: the last bit of the format
-            torch.testing.assert_close(other, one, rtol=0.26, atol=1.0)
-        assert torch.equal(one != 0, other != 0) or chosen.quantised, "kept where it belongs"
+            coarse = {"rtol": 0.26, "atol": 1.0}
+            fine = {"rtol": 0.02, "atol": 0.02}
+            torch.testing.assert_close(other, one, **coarse if chosen.quantised else fine)
+        assert torch.equal((one != 0).any(-1), (other != 0).any(-1)), "kept where it belongs"
         assert not own[0].any(), "no other layer has changed"

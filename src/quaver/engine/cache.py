@@ -100,6 +100,25 @@ class View(ABC):
         """Move on by the inputs of this pass."""
 
 
+class KernelView(View):
+    """One that kernels attend for, where there are any for the cache."""
+
+    _cache: KVCache
+
+    def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
+        # kernels find an input's own row
+        return (rope.cos, rope.sin) if self._cache.has_kernels else super().turning(rope)
+
+    def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
+        if self._cache.has_kernels:
+            return self.launch(layer, qkv, rope)
+        return super().attend(layer, qkv, kv_heads, rope)
+
+    @abstractmethod
+    def launch(self, layer: int, qkv: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """What `attend` does, by kernels."""
+
+
 class PrefillView(View):
     """One slot reading a stretch of prompt of `count` tokens, after `start` that it has read."""
 
@@ -129,7 +148,7 @@ class PrefillView(View):
         return cache.keeping.decode(kept, kept_steps, layer, part)
 
 
-class PackView(View):
+class PackView(KernelView):
     """Whole prompts of several slots, one after another in one row of inputs.
 
     What each input belongs to is told by tensors [t], so that a GPU can record the pass.
@@ -141,13 +160,7 @@ class PackView(View):
         self._mask = mine & (positions[None] <= positions[:, None])
         self._heads = torch.arange(cache.store[KEYS].shape[2], device=slots.device)[None]
 
-    def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
-        # kernels find an input's own row
-        return (rope.cos, rope.sin) if self._cache.has_kernels else super().turning(rope)
-
-    def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
-        if not self._cache.has_kernels:
-            return super().attend(layer, qkv, kv_heads, rope)
+    def launch(self, layer: int, qkv: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         # only builds of torch for GPUs bring Triton
         from quaver.engine.kernels import prompts
 
@@ -171,7 +184,7 @@ class PackView(View):
         return cache.keeping.decode(elements, steps, layer, part)
 
 
-class DecodeView(View):
+class DecodeView(KernelView):
     """The first `count` slots, one position each, none at or beyond `limit`."""
 
     def __init__(self, cache: KVCache, count: int, limit: int) -> None:
@@ -191,13 +204,7 @@ class DecodeView(View):
         self._moved = 0  # positions since `lengths` were right
         self._look()
 
-    def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
-        # kernels find a stream's own row
-        return (rope.cos, rope.sin) if self._cache.has_kernels else super().turning(rope)
-
-    def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
-        if not self._cache.has_kernels:
-            return super().attend(layer, qkv, kv_heads, rope)
+    def launch(self, layer: int, qkv: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         # only builds of torch for GPUs bring Triton
         from quaver.engine.kernels import attention
 

@@ -23,7 +23,7 @@ def _put(x, pointer, k, inputs, count, digits: tl.constexpr, whole: tl.constexpr
 
 
 @triton.jit
-def written(
+def write_row(
     x_pointer,
     norm_pointer,
     weight,
@@ -99,7 +99,7 @@ def _prepare(
     turn(early)
     out = out_pointer + row * columns * inputs
     x = x_pointer + row * inputs
-    unit = written(
+    unit = write_row(
         x,
         None,
         weight,

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from quaver.nn.kernels.digits import gathered
-from quaver.nn.kernels.inputs import written
+from quaver.nn.kernels.inputs import write_row
 from quaver.nn.kernels.launch import meet, turn
 
 # Four bytes at a time, the nibbles in their low or high halves: set into the high half, as whole
@@ -250,7 +250,7 @@ def product(
         elif number == 0:  # within the loop, since its loads of weights ahead come before that
             turn(early)
             if writes:
-                unit = written(
+                unit = write_row(
                     row_pointer,
                     norm_pointer,
                     norm,

@@ -196,7 +196,7 @@ ONE_ROW = {
 
 
 def shape_of(weight: Kept, rows: int, gated: bool) -> Shape:
-    """How a product by `weight` is cut. For several rows nothing else has been tried."""
+    """How a product by `weight` is cut. For several rows others were tried in fp8 alone, for 64."""
     outputs, length = weight.elements.shape
     bytes_each = weight.elements.itemsize
     if rows > 1:
