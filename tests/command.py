@@ -19,7 +19,7 @@ ENVIRONMENT = {
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "quaver.cli.main", *map(str, arguments)]
+    return [sys.executable, "-m", "quaver", *map(str, arguments)]
 
 
 def quaver(

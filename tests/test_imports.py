@@ -13,6 +13,7 @@ import quaver
 ROOT = Path(quaver.__file__).parent
 ROOMS = {path.stem for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"} - {
     "__init__",
+    "__main__",  # the command, by another name
     "__pycache__",
     "bundled",
 }

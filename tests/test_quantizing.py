@@ -248,7 +248,7 @@ def test_a_full_disk_leaves_nothing(original, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_kill_leaves_nothing_or_all(original, tmp_path):
     """At ever later moments of a run, until one gets through."""
-    command = [sys.executable, "-m", "quaver.cli.main", "quantize", str(original)]
+    command = [sys.executable, "-m", "quaver", "quantize", str(original)]
     whole = False
     for attempt in range(40):
         out = tmp_path / f"out{attempt}"

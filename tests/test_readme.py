@@ -43,7 +43,7 @@ def test_a_command_runs(line, folder):
     words = shlex.split(command)
     assert words[0] == "quaver"
     done = subprocess.run(
-        [sys.executable, "-m", "quaver.cli.main", *words[1:]],
+        [sys.executable, "-m", "quaver", *words[1:]],
         cwd=folder,
         capture_output=True,
         check=False,

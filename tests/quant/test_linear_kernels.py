@@ -138,11 +138,28 @@ def test_a_first_digit_is_bounded_and_the_next_has_the_rest(rows):
 
 
 @pytest.mark.parametrize(("columns", "count"), [(1, 16), (33, 48), (100, 129), (7, 1000)])
-def test_odd_shapes_are_whole(columns, count):
+@pytest.mark.parametrize("rows", [1, 2])
+def test_odd_shapes_are_whole(columns, count, rows):
     """Rows of a head, such as one for the stop token, and inputs that no block divides."""
     layer, weight = layer_of(Format.INT8, torch.randn(columns, count))
-    x = inputs(2, count)
+    x = inputs(rows, count)
     assert error(layer(x.to(DEVICE)).cpu(), x.double() @ weight.T) < CLOSE
+
+
+@pytest.mark.parametrize("group", [64, 256])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_other_groups_of_inputs_share_a_scale_too(group, rows):
+    """As others' checkpoints have them."""
+    outputs, count = 96, 1536
+    generator = torch.Generator().manual_seed(4)
+    elements = torch.randint(0, 256, (outputs, count // 2), generator=generator).to(torch.uint8)
+    scale = torch.rand(outputs, count // group, generator=generator).bfloat16()
+    kind = LAYERS[Format.INT4]
+    layer = kind(QuantisedWeight(Format.INT4, elements, scale), None)
+    layer.fused = True
+    x = inputs(rows, count)
+    wanted = x.double() @ kind.dequantise(elements, scale).double().T
+    assert error(layer.to(DEVICE)(x.to(DEVICE)).cpu(), wanted) < CLOSE
 
 
 def test_sums_are_added_up_in_one_order():

@@ -17,7 +17,7 @@ def cold_start(model: str, recipe: str | None, device: str | None) -> float:
 
     InputError with what it said instead, if it could not speak.
     """
-    command = [sys.executable, "-m", "quaver.cli.main", "say", TEXT, "--model", model]
+    command = [sys.executable, "-m", "quaver", "say", TEXT, "--model", model]
     command += ["--seed", "0", "--out", "-"]
     command += [] if recipe is None else ["--recipe", recipe]
     command += [] if device is None else ["--device", device]

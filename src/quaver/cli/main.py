@@ -94,7 +94,3 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _one_line(message: str) -> str:
     return " ".join(message.split())
-
-
-if __name__ == "__main__":
-    main()

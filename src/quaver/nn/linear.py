@@ -116,7 +116,8 @@ class Product(nn.Module):
         only: tuple[int, int] | None,
     ) -> Tensor:
         # only builds of torch for GPUs bring Triton
-        from quaver.nn.kernels.skinny import Around, skinny
+        from quaver.nn.kernels.operands import Around
+        from quaver.nn.kernels.skinny import skinny
 
         given, own, rounded = self.prepared(x, norm)
         around = Around(

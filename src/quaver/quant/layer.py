@@ -140,7 +140,8 @@ class QuantisedLinear(Product):
         """x [..., in] times rows start..stop-1 of the weight, transposed."""
         if x.dtype is DTYPE and x.numel() <= FEW_ROWS * self.in_features and self.has_kernel:
             # only builds of torch for GPUs bring Triton
-            from quaver.nn.kernels.skinny import Around, skinny
+            from quaver.nn.kernels.operands import Around
+            from quaver.nn.kernels.skinny import skinny
 
             flat, _, rounds = self.prepared(x.reshape(-1, self.in_features), None)
             step = self.input_scale if rounds else None
@@ -163,7 +164,7 @@ class QuantisedLinear(Product):
         # inputs that share a scale must divide into what the kernel takes at a time
         groups = self.scale.shape[1]
         group = self.in_features // groups
-        return (groups == 1 or group in (32, 64) or group % 128 == 0) and has_kernel(
+        return (groups == 1 or group == 64 or group % 128 == 0) and has_kernel(
             self.format, self.weight.device
         )
 

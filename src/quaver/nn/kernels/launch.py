@@ -21,6 +21,13 @@ def on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+def processors(device: torch.device) -> int:
+    """How many programs run at once, at least."""
+    if device.type != "cuda":
+        return 2  # Triton's interpreter, where only the result counts
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def tickets(device: torch.device) -> Tensor:
     """Zeros, int32 [MOST_SUMS]: each program that shares a sum takes a number, and who gets the
     last finishes it and sets the count back. Launches follow each other, so all can share these."""

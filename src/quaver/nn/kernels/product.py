@@ -8,16 +8,7 @@ import triton.language as tl
 from quaver.nn.kernels.digits import gathered
 from quaver.nn.kernels.inputs import write_row
 from quaver.nn.kernels.launch import meet, turn
-
-# Four bytes at a time, the nibbles in their low or high halves: set into the high half, as whole
-# numbers of 8 more than they are, and made signed by turning the highest bit over.
-NIBBLES = tl.constexpr(
-    (
-        "{ .reg .b32 t; shl.b32 t, $1, 4; lop3.b32 $0, t, 0xF0F0F0F0, 0x80808080, 0x6A; }",
-        "lop3.b32 $0, $1, 0xF0F0F0F0, 0x80808080, 0x6A;",
-    )
-)
-SIXTEENTH = tl.constexpr(1 / 16)
+from quaver.nn.kernels.unpack import SIXTEENTH, unpacked
 
 
 @triton.jit
@@ -64,23 +55,6 @@ def _dense(pointer, n, start, x, outputs, inputs, block_inputs: tl.constexpr):
 
 
 @triton.jit
-def _unpacked(packed, levels_pointer, part: tl.constexpr, kind: tl.constexpr, dtype: tl.constexpr):
-    """One of two that share a byte: 16 times a whole number, or what an index stands for."""
-    if kind == 2:
-        index = packed.to(tl.int32)
-        index = (index >> 4 if part == 0 else index) & 15
-        value = tl.load(levels_pointer + index).to(dtype)
-    elif dtype == tl.int8:
-        asm: tl.constexpr = NIBBLES[part]
-        value = tl.inline_asm_elementwise(
-            asm, "=r,r", [packed], dtype=tl.int8, is_pure=True, pack=4
-        )
-    else:
-        value = ((((packed.to(tl.int32) >> (4 * part)) & 15) - 8) * 16).to(dtype)
-    return value
-
-
-@triton.jit
 def _packed(
     pointer,
     levels_pointer,
@@ -100,8 +74,8 @@ def _packed(
     place = pointer + n[:, None].to(tl.int64) * length + k
     packed = tl.load(place, mask=inside, other=0)
     sums: tl.constexpr = tl.int32 if even.dtype == tl.int8 else tl.float32
-    part = tl.dot(_unpacked(packed, levels_pointer, 0, kind, even.dtype), even, out_dtype=sums)
-    return tl.dot(_unpacked(packed, levels_pointer, 1, kind, odd.dtype), odd, part, out_dtype=sums)
+    part = tl.dot(unpacked(packed, levels_pointer, 0, kind, even.dtype), even, out_dtype=sums)
+    return tl.dot(unpacked(packed, levels_pointer, 1, kind, odd.dtype), odd, part, out_dtype=sums)
 
 
 @triton.jit

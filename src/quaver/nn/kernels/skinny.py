@@ -7,41 +7,28 @@ inputs (`digits`). Scales are applied to sums. Where there are fewer blocks of o
 has multiprocessors, inputs are split among more programs; the one that is done last adds up their
 sums, always in the same order. One row leaves most columns unused: its outputs may have several
 rows of the product, each with columns of its own for a stretch of inputs, and every program norms
-it and writes it in digits for itself, in place of another launch.
+it and writes it in digits for itself, in place of another launch. One row and four bits have a
+kernel of their own (`nibbles`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from quaver.nn.kernels.digits import FLOATS, PLAIN, ROUNDED, WHOLE, Digits
 from quaver.nn.kernels.inputs import columns as columns_of
 from quaver.nn.kernels.inputs import prepare
-from quaver.nn.kernels.launch import on, starting_early, tickets
+from quaver.nn.kernels.launch import on, processors, starting_early, tickets
+from quaver.nn.kernels.nibbles import nibbles
+from quaver.nn.kernels.operands import Around, digits_for, dtype_for
 from quaver.nn.kernels.product import product
 from quaver.nn.weight import Kept, Packing
 
 LEAST_COLUMNS = 16  # of a product on tensor cores
-MOST_COLUMNS = 64  # of digits; rows that need more are multiplied as they are
 MOST_SPLITS = 8  # of inputs: sums are shared by so many programs
-
-
-@dataclass(frozen=True, slots=True)
-class Around:
-    """What a product is fused with. A residual, [rows, out], is added last."""
-
-    norm: Tensor | None = None  # fp32 weight [in] of an RMS norm of the inputs
-    eps: float = 0.0
-    rounded: bool = False  # each row of inputs to E4M3, by a scale of its own,
-    step: Tensor | None = None  # or by this one, []
-    gated: bool = False  # silu(first half of the outputs) * second half
-    residual: Tensor | None = None
 
 
 class Shape(NamedTuple):
@@ -58,13 +45,14 @@ class Shape(NamedTuple):
 def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
     """x [rows, in], contiguous, times a weight -> [rows, out].
 
-    The inputs that share a scale must be a multiple of 128, or a power of two below it, or all of a
-    row.
+    The inputs that share a scale must be 64, or a multiple of 128, or all of a row.
     """
     around = around or Around()
+    if x.shape[0] == 1 and weight.packing is Packing.INT4:
+        return nibbles(x, weight, around)
     (rows, inputs), kind = x.shape, x.dtype
     alone = rows == 1
-    digits = _digits(weight, rows, around.rounded)
+    digits = digits_for(weight, rows, around.rounded)
     halved = weight.packing is not Packing.NONE
     cut = _cut(weight, rows, around.gated)
     row, unit = x, None
@@ -116,7 +104,7 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
             added=around.residual is not None,
             scaled=weight.scale is not None and cut.groups == 1,
             grouped=cut.groups > 1,
-            dtype=_dtype(kind, digits, x.is_cuda),
+            dtype=dtype_for(kind, digits, x.is_cuda),
             block_columns=block_columns,
             block_rows=1 if alone else block_columns // digits.columns,
             block_outputs=cut.shape.outputs,
@@ -180,12 +168,6 @@ ONE_ROW = {
         Shape(16, 256, 1, 8, 3, shares=8),
         Shape(32, 128, 1, 8, 3, shares=4),
     ),
-    "int4": (
-        Shape(32, 128, 1, 8, 5, shares=4),
-        Shape(32, 128, 1, 8, 5, shares=4),
-        Shape(32, 128, 2, 8, 5, shares=4),
-        Shape(128, 128, 1.5, 4, 3),
-    ),
     "nf4": (
         Shape(64, 128, 4, 4, 3),
         Shape(64, 128, 4, 4, 3),
@@ -213,33 +195,12 @@ def shape_of(weight: Kept, rows: int, gated: bool) -> Shape:
     return wide if outputs > inputs else square if outputs == inputs else deep
 
 
-def _digits(weight: Kept, rows: int, rounded: bool) -> Digits:
-    """How inputs are written for a weight."""
-    if rounded:
-        return ROUNDED
-    kind = weight.elements.dtype
-    if weight.packing is Packing.INT4 or kind is torch.int8:
-        digits = WHOLE
-    else:
-        digits = FLOATS if weight.packing is Packing.NONE and kind.itemsize == 1 else PLAIN
-    return digits if rows * digits.columns <= MOST_COLUMNS else PLAIN
-
-
-def _dtype(kind: torch.dtype, digits: Digits, gpu: bool) -> tl.dtype:
-    """What inputs in `kind` are multiplied as."""
-    if not gpu:
-        return tl.float32  # Triton's interpreter has no products of bf16
-    if digits.count:
-        return tl.int8 if digits.whole else tl.float8e4nv
-    return tl.float16 if kind is torch.float16 else tl.bfloat16
-
-
 def _splits(programs: int, blocks: int, each: float, device: torch.device) -> int:
     """Into how many stretches inputs are cut, so that `each` multiprocessor has that many programs
     at work."""
     if device.type != "cuda":
         return min(2, blocks)  # Triton's interpreter, where only the result counts
-    wanted = int(each * torch.cuda.get_device_properties(device).multi_processor_count)
+    wanted = int(each * processors(device))
     return max(1, min(wanted // programs, blocks, MOST_SPLITS))
 
 
