@@ -85,7 +85,7 @@ def test_attention_is_that_of_what_is_kept(chosen, heads, group, d, splits, monk
     if INTERPRETED and str(chosen).startswith("fp8"):
         pytest.skip(ROUNDS)
     if splits is not None:
-        monkeypatch.setattr(kernels, "_splits", lambda *_: splits)
+        monkeypatch.setattr(kernels, "splits_of", lambda *_: splits)
     cache, qkv = filled(chosen, heads, d), new(heads, group, d)
     q, _, _ = turned(qkv, heads, rope(d))
     found = kernels.attend(qkv, tables(d), cache.layer(LAYER), max(LENGTHS) + 1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from quaver.engine.keeping import KeptLayer
 from quaver.engine.kernels.columns import filled, numbers, repeated, written
 from quaver.nn.kernels.digits import FLOATS, PLAIN, Digits, first_digit, unit_of
-from quaver.nn.kernels.launch import on, starting_early, tickets, turn
+from quaver.nn.kernels.launch import on, splits_of, starting_early, tickets, turn
 
 # Positions of one turn of a program's loop, warps, and stages of the loop's loads: of keys and
 # values of eight bits, and of more.
@@ -314,7 +314,8 @@ def attend(
     kind = kept.keys.dtype
     block, warps, stages = BYTES if kind.itemsize == 1 else HALVES
     blocks = triton.cdiv(limit, block)
-    turns = triton.cdiv(blocks, _splits(n * kv_heads, blocks, qkv.device))
+    splits = splits_of(blocks, n * kv_heads, PROGRAMS, MOST_SPLITS, qkv.device)
+    turns = triton.cdiv(blocks, splits)
     splits = triton.cdiv(blocks, turns)
     parts = qkv.new_empty((n * kv_heads, splits, group, d), dtype=torch.float32)
     sums = qkv.new_empty((n * kv_heads, splits, group, 2), dtype=torch.float32)
@@ -385,11 +386,3 @@ def _dtype(kind: torch.dtype, gpu: bool) -> tl.dtype:
     if kind.itemsize == 1:
         return tl.float8e4nv
     return tl.float16 if kind is torch.float16 else tl.bfloat16
-
-
-def _splits(programs: int, blocks: int, device: torch.device) -> int:
-    """Into how many stretches positions are cut, so that all multiprocessors have work."""
-    if device.type != "cuda":
-        return min(2, blocks)  # Triton's interpreter, where only the result counts
-    wanted = PROGRAMS * torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, min(wanted // programs, blocks, MOST_SPLITS))

@@ -28,6 +28,15 @@ def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
+def splits_of(blocks: int, others: int, programs: float, most: int, device: torch.device) -> int:
+    """Into how many stretches, `most` at most, so many blocks are cut for so many programs each,
+    that every multiprocessor has `programs` at work."""
+    if device.type != "cuda":
+        return min(2, blocks)  # Triton's interpreter, where only the result counts
+    wanted = int(programs * processors(device))
+    return max(1, min(wanted // others, blocks, most))
+
+
 def tickets(device: torch.device) -> Tensor:
     """Zeros, int32 [MOST_SUMS]: each program that shares a sum takes a number, and who gets the
     last finishes it and sets the count back. Launches follow each other, so all can share these."""

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from quaver.nn.kernels.digits import WHOLE, over, taken, unit_of
 from quaver.nn.kernels.launch import on, processors, starting_early, turn
-from quaver.nn.kernels.operands import Around, dtype_for
+from quaver.nn.kernels.operands import Around, dtype_for, fitting
 from quaver.nn.kernels.unpack import SIXTEENTH, unpacked
 from quaver.nn.weight import Kept
 
@@ -43,9 +43,8 @@ class Shape(NamedTuple):
     ahead: int  # pieces of the weight under way
 
 
-# Of what was tried on an H200 with Orpheus-3B's shapes, the fastest: in products of more outputs
-# than inputs, of as many, of fewer, and in gated ones.
-WIDE, SQUARE, DEEP, GATES = Shape(1, 8, 12), Shape(2, 4, 6), Shape(1, 8, 16), Shape(1, 8, 12)
+# Of what was tried on an H200 with Orpheus-3B's shapes, the fastest.
+SHAPES = (Shape(1, 8, 12), Shape(2, 4, 6), Shape(1, 8, 16), Shape(1, 8, 12))
 
 
 @triton.jit
@@ -68,21 +67,22 @@ def _line(first, row, outputs, own: tl.constexpr, gated: tl.constexpr):
 
 @triton.jit
 def _asked(
-    weight_pointer,
-    scale_pointer,
+    weight,
     first,
-    piece,
-    outputs,
-    length,
-    group,
-    groups,
+    step,
+    number: tl.constexpr,
+    pieces: tl.constexpr,
     each: tl.constexpr,
     warps: tl.constexpr,
     own: tl.constexpr,
     gated: tl.constexpr,
 ):
     """Each warp's piece of a tile, [2 * warps * 8, each], of which eight rows are a warp's load,
-    and what it is scaled by, [warps, 16]. Pieces of neighbouring warps lie side by side."""
+    and what it is scaled by, [warps, 16]: the `number`-th of all that a program has from output
+    `first` on. Pieces of neighbouring warps lie side by side."""
+    weight_pointer, scale_pointer, outputs, length, group, groups = weight
+    first += number // pieces * step
+    piece = number % pieces
     place = tl.arange(0, 16 * warps)
     line, there = _line(first, place // (8 * warps) * 8 + place % 8, outputs, own, gated)
     k = ((piece * warps + place // 8 % warps) * each)[:, None] + tl.arange(0, each)[None, :]
@@ -158,23 +158,11 @@ def _multiply(
     # Programs' tiles lie side by side: rows that are far apart may share a channel of the memory.
     first = tl.program_id(0) * own
     step = tl.num_programs(0) * own
+    weight = (weight_pointer, scale_pointer, outputs, length, group, groups)
     tiles = _nothing()
     scales = _nothing()
     for p in tl.static_range(min(ahead, turns * pieces)):
-        tile, scale = _asked(
-            weight_pointer,
-            scale_pointer,
-            first + p // pieces * step,
-            p % pieces,
-            outputs,
-            length,
-            group,
-            groups,
-            each,
-            warps,
-            own,
-            gated,
-        )
+        tile, scale = _asked(weight, first, step, p, pieces, each, warps, own, gated)
         tiles += (tile,)
         scales += (scale,)
     # x, two pieces at a time
@@ -232,18 +220,7 @@ def _multiply(
             tile = _multiplied(tiles[t * pieces + c], warps)
             if t * pieces + c + ahead < turns * pieces:
                 later, scale = _asked(
-                    weight_pointer,
-                    scale_pointer,
-                    first + (t * pieces + c + ahead) // pieces * step,
-                    (t * pieces + c + ahead) % pieces,
-                    outputs,
-                    length,
-                    group,
-                    groups,
-                    each,
-                    warps,
-                    own,
-                    gated,
+                    weight, first, step, t * pieces + c + ahead, pieces, each, warps, own, gated
                 )
                 tiles += (later,)
                 scales += (scale,)
@@ -273,7 +250,7 @@ def nibbles(x: Tensor, weight: Kept, around: Around) -> Tensor:
     inputs, outputs = length * 2, rows // 2 if around.gated else rows
     groups = weight.scale.shape[1]
     each = min(PIECE, inputs // groups // 2) if groups > 1 else PIECE
-    shape = _shape_of(inputs, rows, around.gated)
+    shape = fitting(SHAPES, rows, inputs, around.gated)
     # outputs of a program, in tiles of as many each
     wanted = triton.cdiv(outputs, shape.programs * processors(x.device))
     tile = TILE // 2 if around.gated else TILE
@@ -307,9 +284,3 @@ def nibbles(x: Tensor, weight: Kept, around: Around) -> Tensor:
             **starting_early(x.device),
         )
     return out
-
-
-def _shape_of(inputs: int, outputs: int, gated: bool) -> Shape:
-    if gated:
-        return GATES
-    return WIDE if outputs > inputs else SQUARE if outputs == inputs else DEEP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import triton.language as tl
@@ -11,6 +12,7 @@ from torch import Tensor
 from quaver.nn.kernels.digits import FLOATS, PLAIN, ROUNDED, WHOLE, Digits
 from quaver.nn.weight import Kept, Packing
 
+T = TypeVar("T")
 MOST_COLUMNS = 64  # of digits; rows that need more are multiplied as they are
 
 
@@ -45,3 +47,11 @@ def dtype_for(kind: torch.dtype, digits: Digits, gpu: bool) -> tl.dtype:
     if digits.count:
         return tl.int8 if digits.whole else tl.float8e4nv
     return tl.float16 if kind is torch.float16 else tl.bfloat16
+
+
+def fitting(choices: tuple[T, T, T, T], outputs: int, inputs: int, gated: bool) -> T:
+    """Of choices for products of more outputs than inputs, of as many, of fewer, and gated ones."""
+    wide, square, deep, gates = choices
+    if gated:
+        return gates
+    return wide if outputs > inputs else square if outputs == inputs else deep

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from quaver.nn.kernels.inputs import columns as columns_of
 from quaver.nn.kernels.inputs import prepare
-from quaver.nn.kernels.launch import on, processors, starting_early, tickets
+from quaver.nn.kernels.launch import on, splits_of, starting_early, tickets
 from quaver.nn.kernels.nibbles import nibbles
-from quaver.nn.kernels.operands import Around, digits_for, dtype_for
+from quaver.nn.kernels.operands import Around, digits_for, dtype_for, fitting
 from quaver.nn.kernels.product import product
 from quaver.nn.weight import Kept, Packing
 
@@ -143,7 +143,7 @@ def _cut(weight: Kept, rows: int, gated: bool) -> _Cut:
     groups = 1 if weight.scale is None else weight.scale.shape[1]
     each = min(shape.inputs, inputs // groups) if groups > 1 else shape.inputs
     turns, blocks = triton.cdiv(inputs, each), triton.cdiv(outputs // halves, shape.outputs)
-    splits = _splits(blocks, turns, shape.programs, elements.device)
+    splits = splits_of(turns, blocks, shape.programs, MOST_SPLITS, elements.device)
     here = triton.cdiv(turns, splits * shape.shares)
     # loads ahead as far as there is memory for them: several rows take as much as weights, and one
     # row's columns are there once
@@ -188,20 +188,7 @@ def shape_of(weight: Kept, rows: int, gated: bool) -> Shape:
         return Shape(64, 128, programs, warps=4, stages=3)
     packed = weight.packing is not Packing.NONE
     kind = weight.packing.name.lower() if packed else "bf16" if bytes_each == 2 else "bytes"
-    wide, square, deep, gates = ONE_ROW[kind]
-    if gated:
-        return gates
-    inputs = length * (2 if packed else 1)
-    return wide if outputs > inputs else square if outputs == inputs else deep
-
-
-def _splits(programs: int, blocks: int, each: float, device: torch.device) -> int:
-    """Into how many stretches inputs are cut, so that `each` multiprocessor has that many programs
-    at work."""
-    if device.type != "cuda":
-        return min(2, blocks)  # Triton's interpreter, where only the result counts
-    wanted = int(each * processors(device))
-    return max(1, min(wanted // programs, blocks, MOST_SPLITS))
+    return fitting(ONE_ROW[kind], outputs, length * (2 if packed else 1), gated)
 
 
 def _memory(device: torch.device) -> int:
