@@ -11,6 +11,8 @@ last joins their partial softmaxes (as in flash decoding; Dao et al., 2023), alw
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -19,17 +21,27 @@ from torch import Tensor
 from quaver.engine.keeping import KeptLayer
 from quaver.engine.kernels.columns import filled, numbers, repeated, written
 from quaver.nn.kernels.digits import FLOATS, PLAIN, Digits, first_digit, unit_of
-from quaver.nn.kernels.launch import on, splits_of, starting_early, tickets, turn
+from quaver.nn.kernels.launch import on, processors, splits_of, starting_early, tickets, turn
 
-# Positions of one turn of a program's loop, warps, and stages of the loop's loads: of keys and
-# values of eight bits, and of more.
-BYTES, HALVES = (128, 4, 3), (128, 8, 2)
-PROGRAMS = 2  # a multiprocessor, about
 MOST_SPLITS = 32  # of a stream's positions
 LEAST_COLUMNS = tl.constexpr(16)  # of a product on tensor cores
 ALIGNED = tl.constexpr(16)  # positions of one load
 SHARE = tl.constexpr(2.0**-8)  # of a softmax, what one is worth in the first digit
 LOG2_E = 1.4426950408889634
+
+
+class Shape(NamedTuple):
+    """How attention is cut."""
+
+    positions: int  # of one turn of a program's loop
+    warps: int
+    stages: int  # of the loop's loads
+    programs: int  # a multiprocessor, about
+
+
+# Of what was tried on an H200, the fastest: for keys and values of eight bits, of few streams and
+# of many, and for those of more bits.
+FEW, MANY, HALVES = Shape(256, 8, 2, 1), Shape(128, 4, 3, 2), Shape(128, 8, 2, 2)
 
 
 @triton.jit
@@ -312,9 +324,9 @@ def attend(
     heads = all_heads - 2 * kv_heads
     group = heads // kv_heads
     kind = kept.keys.dtype
-    block, warps, stages = BYTES if kind.itemsize == 1 else HALVES
-    blocks = triton.cdiv(limit, block)
-    splits = splits_of(blocks, n * kv_heads, PROGRAMS, MOST_SPLITS, qkv.device)
+    shape = _shape_of(kind, n * kv_heads, qkv.device)
+    blocks = triton.cdiv(limit, shape.positions)
+    splits = splits_of(blocks, n * kv_heads, shape.programs, MOST_SPLITS, qkv.device)
     turns = triton.cdiv(blocks, splits)
     splits = triton.cdiv(blocks, turns)
     parts = qkv.new_empty((n * kv_heads, splits, group, d), dtype=torch.float32)
@@ -356,13 +368,20 @@ def attend(
             each=digits.columns,
             dtype=_dtype(kind, qkv.is_cuda),
             block_heads=triton.next_power_of_2(group),
-            block=block,
+            block=shape.positions,
             joined=triton.next_power_of_2(group) * d,
-            num_warps=warps,
-            num_stages=stages,
+            num_warps=shape.warps,
+            num_stages=shape.stages,
             **starting_early(qkv.device),
         )
     return out
+
+
+def _shape_of(kind: torch.dtype, pairs: int, device: torch.device) -> Shape:
+    """How attention of so many key heads of streams is cut."""
+    if kind.itemsize > 1:
+        return HALVES
+    return FEW if 2 * pairs <= processors(device) else MANY
 
 
 def largest_of(kind: torch.dtype) -> float:

@@ -1,4 +1,4 @@
-"""What becomes of inputs before a product of several rows: a norm and digits, in one launch."""
+"""What becomes of inputs before a product: a norm and, of several rows, digits in one launch."""
 
 from __future__ import annotations
 
@@ -23,53 +23,19 @@ def _put(x, pointer, k, inputs, count, digits: tl.constexpr, whole: tl.constexpr
 
 
 @triton.jit
-def write_row(
-    x_pointer,
-    norm_pointer,
-    weight,
-    given_pointer,
-    out_pointer,
-    first,
-    inputs,
-    eps,
-    normed: tl.constexpr,
-    given: tl.constexpr,
-    digits: tl.constexpr,
-    whole: tl.constexpr,
-    packs: tl.constexpr,
-    block: tl.constexpr,
-    stretch: tl.constexpr,
-) -> tl.tensor:
-    """Write a stretch of one row, or all of it, as it is multiplied; what its first digits are
-    worth. Of `packs` inputs that meet weights in one byte, the second comes behind all others.
-    `weight` [block] is of its norm. What a digit is worth may be `given`."""
-    k = tl.arange(0, block)
+def write_normed(
+    x_pointer, norm_pointer, weight, out_pointer, first, inputs, eps, stretch: tl.constexpr
+) -> None:
+    """Write a stretch of the RMS norm of one row, or all of it. `weight` is all of the norm's."""
+    k = tl.arange(0, weight.shape[0])
     x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
-    rms, unit = 1.0, 1.0
-    if normed:
-        wide = x.to(tl.float32)
-        rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
-        x = (wide * rms * weight).to(x.dtype)
-    if given:
-        unit = tl.load(given_pointer).to(tl.float32)
-    elif digits > 0:
-        unit = unit_of(tl.max(tl.abs(x.to(tl.float32)), 0), digits, whole)
-    if stretch < block:
+    wide = x.to(tl.float32)
+    rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
+    if stretch < weight.shape[0]:
         k = first + tl.arange(0, stretch)
         x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
-        if normed:
-            weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
-            x = (x.to(tl.float32) * rms * weight).to(x.dtype)
-    if digits > 0:
-        x = over(x.to(tl.float32), unit, digits)
-    if packs == 1:
-        _put(x, out_pointer, k, inputs, inputs, digits, whole)
-    else:
-        half = (first if stretch < block else 0) // 2 + tl.arange(0, x.shape[0] // 2)
-        even, odd = tl.split(tl.reshape(x, (x.shape[0] // 2, 2)))
-        _put(even, out_pointer, half, inputs, inputs // 2, digits, whole)
-        _put(odd, out_pointer + inputs // 2, half, inputs, inputs // 2, digits, whole)
-    return unit
+        weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
+    tl.store(out_pointer + k, (x.to(tl.float32) * rms * weight).to(x.dtype), mask=k < inputs)
 
 
 @triton.jit
@@ -90,7 +56,8 @@ def _prepare(
     block: tl.constexpr,
     early: tl.constexpr,
 ):
-    """One row."""
+    """Write one row as it is multiplied, and what its first digits are worth. Of `packs` inputs
+    that meet weights in one byte, the second comes behind all others."""
     row = tl.program_id(0).to(tl.int64)
     k = tl.arange(0, block)
     weight = tl.full((block,), 1.0, tl.float32)
@@ -98,26 +65,26 @@ def _prepare(
         weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
     turn(early)
     out = out_pointer + row * columns * inputs
-    x = x_pointer + row * inputs
-    unit = write_row(
-        x,
-        None,
-        weight,
-        given_pointer,
-        out,
-        0,
-        inputs,
-        eps,
-        normed,
-        given,
-        digits,
-        whole,
-        packs,
-        block,
-        block,
-    )
+    x = tl.load(x_pointer + row * inputs + k, mask=k < inputs, other=0.0)
+    if normed:
+        wide = x.to(tl.float32)
+        rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
+        x = (wide * rms * weight).to(x.dtype)
     if digits > 0:
+        x = x.to(tl.float32)
+        if given:
+            unit = tl.load(given_pointer).to(tl.float32)
+        else:
+            unit = unit_of(tl.max(tl.abs(x), 0), digits, whole)
         tl.store(unit_pointer + row, unit)
+        x = over(x, unit, digits)
+    if packs == 1:
+        _put(x, out, k, inputs, inputs, digits, whole)
+    else:
+        half = tl.arange(0, block // 2)
+        even, odd = tl.split(tl.reshape(x, (block // 2, 2)))
+        _put(even, out, half, inputs, inputs // 2, digits, whole)
+        _put(odd, out + inputs // 2, half, inputs, inputs // 2, digits, whole)
 
 
 def prepare(
@@ -137,7 +104,10 @@ def prepare(
     not what its row makes it.
     """
     rows, inputs = x.shape
-    out, unit = columns(x, digits), None
+    kind = x.dtype
+    if digits.count:
+        kind = torch.int8 if digits.whole else E4M3
+    out, unit = torch.empty(rows * digits.columns, inputs, dtype=kind, device=x.device), None
     if digits.count:
         unit = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
     block = triton.next_power_of_2(inputs)
@@ -161,15 +131,6 @@ def prepare(
             **starting_early(x.device),
         )
     return out, unit
-
-
-def columns(x: Tensor, digits: Digits, copies: int = 1) -> Tensor:
-    """Room for the columns of x [rows, in]: [copies * rows * digits.columns, in]."""
-    rows, inputs = x.shape
-    kind = x.dtype
-    if digits.count:
-        kind = torch.int8 if digits.whole else E4M3
-    return torch.empty(copies * rows * digits.columns, inputs, dtype=kind, device=x.device)
 
 
 def normed(x: Tensor, norm: Tensor, eps: float) -> Tensor:

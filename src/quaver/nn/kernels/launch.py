@@ -28,6 +28,14 @@ def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
+def shared_memory(device: torch.device) -> int:
+    """Bytes that a program can share."""
+    if device.type != "cuda":
+        return 1 << 20  # Triton's interpreter, which has as much as it likes
+    known = torch.cuda.get_device_properties(device)
+    return int(known.shared_memory_per_block_optin)  # type: ignore[attr-defined]
+
+
 def splits_of(blocks: int, others: int, programs: float, most: int, device: torch.device) -> int:
     """Into how many stretches, `most` at most, so many blocks are cut for so many programs each,
     that every multiprocessor has `programs` at work."""
