@@ -86,6 +86,9 @@ class Synthesizer:
         self._streams.append(stream)
         return stream
 
+    def patience(self) -> float:
+        return 0.0
+
     def advance(self) -> None:
         time.sleep(STEP_SECONDS)
         for stream in self._running():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaver.voicing import FEW, LOW_LATENCY_RAMP, RAMP, Voices, group
+from quaver.voicing import FEW, GLANCE, LEAD, LOW_LATENCY_RAMP, RAMP, Voices, group
 
 FRAME = 2048 / 24000  # seconds
 FIRST = 0.9 * FRAME  # sound that three frames give
@@ -56,6 +56,9 @@ class Launching:
         self.launched = self.made = self.taken = 0
         self.decoded: list[tuple[int, int]] = []
 
+    def slack(self):
+        return 0.004
+
     def submit(self, job, rank):
         return self
 
@@ -96,3 +99,20 @@ def test_a_first_sound_is_decoded_while_nothing_else_runs(running, graphs, low_l
     assert made.decoded[0] == (first, 0 if alone else 1)
     assert len(made.decoded) > 3
     assert all(flying == 1 for _, flying in made.decoded[1:])
+
+
+@pytest.mark.parametrize(("running", "graphs"), [(1, True), (FEW, True)])
+def test_where_few_speak_a_frame_waits_for_who_may_still_come(running, graphs, monkeypatch):
+    made = Launching(running)
+    voices = Voices(made, made, graphs)
+    assert voices.patience() == GLANCE
+    monkeypatch.setattr(made, "slack", lambda: LEAD + GLANCE / 4)
+    assert voices.patience() == pytest.approx(GLANCE / 4)
+    monkeypatch.setattr(made, "slack", lambda: LEAD / 2)
+    assert voices.patience() == 0.0
+
+
+@pytest.mark.parametrize(("running", "graphs"), [(FEW + 1, True), (1, False)])
+def test_elsewhere_it_does_not(running, graphs):
+    made = Launching(running)
+    assert Voices(made, made, graphs).patience() == 0.0

@@ -145,6 +145,11 @@ class SpeechSynthesizer:
         """Make a frame for every stream that runs. Who waits for a stream calls it by itself."""
         self._voices.advance()
 
+    def patience(self) -> float:
+        """Seconds that `advance` can wait for streams that may still be asked for; then ask again.
+        None of those that run is later for it."""
+        return self._voices.patience()
+
     def stream(
         self,
         text: str,

@@ -28,6 +28,8 @@ LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
 SPARE = 1.5  # a group may take so much longer than frames do by now
 # Voices: so many wait while another's first sound is decoded. Not tuned: only one was measured.
 FEW = 32
+LEAD = 0.0015  # seconds before a step is over, by which the next must have been launched
+GLANCE = 0.001  # seconds: a step may be shorter than those before
 RECENT = 0.25  # how much the last frame counts for that
 
 
@@ -169,6 +171,16 @@ class Voices:
             self._engine.record()
             groups = {*RAMP[1:]}
             self._codec.record({RAMP[0], *(LOW_LATENCY_RAMP[0] + g for g in groups)}, groups)
+
+    def patience(self) -> float:
+        """Seconds that `advance` can wait for whoever may still come; ask again after them.
+
+        Who comes while a frame is made is in the next one, unless that has been launched. Where
+        few speak, it is launched no earlier than a device needs, to have no pause.
+        """
+        if not self._follows or self._engine.running > FEW:
+            return 0.0
+        return min(GLANCE, max(0.0, self._engine.slack() - LEAD))
 
     def advance(self) -> None:
         """Make a frame for every running voice, and decode what is enough."""

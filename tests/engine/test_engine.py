@@ -1,6 +1,7 @@
 """Streams that share an engine are as each alone, and what leaves frees all it held."""
 
 import threading
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ from quaver.engine.cache import View
 from quaver.engine.engine import Engine, FrameStream, Job
 from quaver.engine.guards import LoopGuard
 from quaver.engine.keeping import DenseKeeping
-from quaver.engine.steps import COUNT_STEP, _count
+from quaver.engine.steps import COUNT_STEP, Made, _count
 from quaver.families.orpheus.model import Orpheus
 from quaver.loading.orpheus import load_orpheus
 from quaver.precision import find_recipe
@@ -193,6 +194,41 @@ def test_a_step_that_holds_leaves_nothing_in_flight():
         engine.step(hold=hold)
         seen.append((stream.launched, stream.made))
     assert seen == [(1, 0), (1, 1), (2, 1), (2, 2)]
+
+
+class Event:
+    """Of a device that is done when it is waited for."""
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    def query(self) -> bool:
+        return self.happened
+
+    def synchronize(self) -> None:
+        time.sleep(0.03)
+        self.happened = True
+
+
+def test_slack_is_what_a_step_in_flight_should_still_take(monkeypatch):
+    engine = make_engine(HashModel(stop_bias=-99.0), ahead=True)
+    launch = engine._steps.launch
+    monkeypatch.setattr(engine._steps, "launch", lambda *shape: Made(launch(*shape).rows, Event()))
+    stream = engine.submit(make_job(1))
+    assert engine.slack() == 0.0  # nothing runs
+    engine.step()
+    assert engine.slack() == 0.0  # nobody knows how long it takes
+    for _ in range(3):
+        engine.step()
+    first = engine.slack()
+    assert 0.0 < first <= 0.03 + 0.01
+    time.sleep(0.005)
+    assert engine.slack() < first
+    engine._flight.made.done.happened = True  # sooner than those before
+    assert engine.slack() == 0.0
+    engine.step(hold=True)
+    assert engine.slack() == 0.0  # nothing was launched
+    stream.cancel()
 
 
 def test_a_prompt_without_room_for_speech_is_refused():

@@ -2,8 +2,10 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,3 +133,41 @@ def test_text_that_cannot_be_read_is_told_and_harms_nobody(front):
     front.say(Kind.CANCEL, 1)
     front.order(4)
     front.until(Kind.DONE, 4)
+
+
+class Patient:
+    """A synthesizer that can wait until so many streams were asked for. None is heard."""
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted, self.asked, self.let_in = wanted, 0, []
+
+    def stream(self, text, **options):
+        self.asked += 1
+        return SimpleNamespace(poll=lambda: None, ended=False, close=lambda: None)
+
+    def patience(self):
+        return 0.01 if self.asked < self.wanted else 0.0
+
+    def advance(self):
+        self.let_in.append(self.asked)
+        time.sleep(0.01)
+
+    def state(self):
+        return {"running": 0, "waiting": 0}
+
+
+def test_who_comes_while_a_step_can_wait_is_in_it():
+    ours, theirs = socket.socketpair()
+    made = Patient(3)
+    worker = threading.Thread(target=Worker(made, theirs, False, lambda: None).run)
+    worker.start()
+    front = Front(ours)
+    for number in (1, 2, 3):
+        front.order(number)
+        time.sleep(0.05)
+    ours.close()
+    worker.join(30)
+    theirs.close()
+    assert not worker.is_alive()
+    assert made.let_in
+    assert made.let_in[0] == 3

@@ -130,6 +130,8 @@ class Engine:
         )
         self._steps = Steps(model, self._cache, self._sampler, hidden_dtype, graphs)
         self._flight: _Flight | None = None
+        self._begun = 0.0  # when the device turned to that
+        self._took = (0.0, 0.0)  # seconds, each of the last two steps
         self._streams: list[FrameStream | None] = [None] * slots
         self._waiting: deque[FrameStream] = deque()
 
@@ -191,8 +193,18 @@ class Engine:
             self._flight = None if hold and landing is not None else self._launch()
             if not self._ahead:
                 landing, self._flight = self._flight, None
-            if landing is not None:
+            if landing is None:
+                self._begun = time.monotonic()
+            else:
                 self._land(landing)
+
+    def slack(self) -> float:
+        """Seconds until the step that runs should be over, by the shorter of the last two; none
+        where no step runs."""
+        with self.lock:
+            if self._flight is None or self._flight.made.over:
+                return 0.0
+            return max(0.0, self._begun + min(self._took) - time.monotonic())
 
     def finish(self, stream: FrameStream, reason: FinishReason) -> None:
         """End a stream, running or waiting, and free what it holds."""
@@ -253,6 +265,8 @@ class Engine:
 
     def _land(self, flight: _Flight) -> None:
         rows = flight.made.wait()
+        now = time.monotonic()
+        self._begun, self._took = now, (self._took[1], now - self._begun)
         for row, stream in zip(rows, flight.streams, strict=False):
             if stream is None or stream.finish_reason is not None:
                 continue

@@ -19,6 +19,7 @@ from quaver.core.protocols import FrameModel
 from quaver.engine.cache import DecodeView, KVCache, PackView
 from quaver.engine.sampling import Sampler
 from quaver.nn.recorded import Recorded
+from quaver.nn.sent import sent
 
 LENGTH_STEP = 64  # as it runs, a step reads keys up to a multiple of this
 LEAST_LENGTH = 256  # recorded, up to a power of two, this or more
@@ -34,6 +35,10 @@ class Made:
 
     rows: Tensor  # on the host
     done: torch.cuda.Event | None  # rows are filled when it has happened
+
+    @property
+    def over(self) -> bool:
+        return self.done is None or self.done.query()
 
     def wait(self) -> Tensor:
         if self.done is not None:
@@ -86,7 +91,7 @@ class Steps:
         positions = [min(position, self._cache.max_length - 1) for position in positions]
         pack = torch.tensor([owners, positions])
         embedded = self._model.embedded(torch.tensor([tokens]))
-        given = (embedded, pack.to(device), torch.tensor(ends).to(device))
+        given = (embedded, sent(pack, device), sent(torch.tensor(ends), device))
         if self._recorded is None:
             self._read(*given)
             return

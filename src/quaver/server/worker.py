@@ -87,16 +87,21 @@ class Worker:
         return not all(spoken.held for spoken in self._spoken.values())
 
     def _listen(self) -> bool:
-        """Do as the front says; wait for it where there is nothing else to do. False at its end."""
-        patience = 0.0 if self._wanted() else PULSE_SECONDS
-        while select.select([self._line], [], [], patience)[0]:
-            data = self._line.recv(READ)
-            if not data:
-                return False
-            for frame in self._frames.feed(data):
-                self._obey(frame)
-            patience = 0.0
-        return True
+        """Do as the front says, for as long as there is nothing else to do. False at its end."""
+        patience = PULSE_SECONDS
+        while True:
+            wanted = self._wanted()
+            if wanted:
+                patience = self._synthesizer.patience()
+            if select.select([self._line], [], [], patience)[0]:
+                data = self._line.recv(READ)
+                if not data:
+                    return False
+                for frame in self._frames.feed(data):
+                    self._obey(frame)
+                patience = 0.0
+            elif not wanted or patience == 0.0:
+                return True
 
     def _obey(self, frame: Frame) -> None:
         number = frame.stream

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from quaver.core.protocols import CacheSpec, Frame
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.nn.linear import embedding, linear
+from quaver.nn.sent import sent
 from quaver.nn.transformer import Transformer
 from quaver.precision import Recipe, Role
 
@@ -172,9 +173,9 @@ class Orpheus(nn.Module):
     def _rows(self, tokens: Tensor, place: torch.device) -> Tensor:
         """Rows of the whole table, wherever that is, on the device that computes."""
         if self._host_table is None:
-            return self.embed(tokens.to(place))
+            return self.embed(sent(tokens, place))
         rows: Tensor = self._host_table[0](tokens.cpu())
-        return rows.to(place)
+        return sent(rows, place)
 
     def _read(self, embedded: Tensor, store: KVStore | None) -> Tensor:
         """Rows of the table [n, t, width] -> hidden states [n, t, width] before the last norm."""
