@@ -381,7 +381,7 @@ def _shape_of(kind: torch.dtype, pairs: int, device: torch.device) -> Shape:
     """How attention of so many key heads of streams is cut."""
     if kind.itemsize > 1:
         return HALVES
-    return FEW if 2 * pairs <= processors(device) else MANY
+    return FEW if 4 * pairs <= processors(device) else MANY
 
 
 def largest_of(kind: torch.dtype) -> float:
