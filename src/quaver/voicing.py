@@ -28,8 +28,9 @@ LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
 SPARE = 1.5  # a group may take so much longer than frames do by now
 # Voices: so many wait while another's first sound is decoded. Not tuned: only one was measured.
 FEW = 32
-LEAD = 0.0015  # seconds before a step is over, by which the next must have been launched
-GLANCE = 0.001  # seconds: a step may be shorter than those before
+# Seconds before a step is over, by which the next must have been launched, and after which to look
+# again, since a step may be shorter than those before. Neither was tuned on a GPU.
+LEAD, GLANCE = 0.0015, 0.001
 RECENT = 0.25  # how much the last frame counts for that
 
 

@@ -1,4 +1,4 @@
-"""What becomes of inputs before a product: a norm and, of several rows, digits in one launch."""
+"""What becomes of inputs before a product of several rows: a norm and digits, in one launch."""
 
 from __future__ import annotations
 
@@ -20,22 +20,6 @@ def _put(x, pointer, k, inputs, count, digits: tl.constexpr, whole: tl.constexpr
         for number in tl.static_range(digits):
             element, x = taken(x, whole, number > 0, number == digits - 1)
             tl.store(pointer + number * inputs + k, element, mask=k < count)
-
-
-@triton.jit
-def write_normed(
-    x_pointer, norm_pointer, weight, out_pointer, first, inputs, eps, stretch: tl.constexpr
-) -> None:
-    """Write a stretch of the RMS norm of one row, or all of it. `weight` is all of the norm's."""
-    k = tl.arange(0, weight.shape[0])
-    x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
-    wide = x.to(tl.float32)
-    rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
-    if stretch < weight.shape[0]:
-        k = first + tl.arange(0, stretch)
-        x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
-        weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
-    tl.store(out_pointer + k, (x.to(tl.float32) * rms * weight).to(x.dtype), mask=k < inputs)
 
 
 @triton.jit

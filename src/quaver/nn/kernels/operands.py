@@ -13,6 +13,8 @@ from quaver.nn.kernels.digits import FLOATS, PLAIN, ROUNDED, WHOLE, Digits
 from quaver.nn.weight import Kept, Packing
 
 T = TypeVar("T")
+LEAST_COLUMNS = 16  # of a product on tensor cores
+MOST_SPLITS = 8  # of inputs: sums are shared by so many programs
 MOST_COLUMNS = 64  # of digits; rows that need more are multiplied as they are
 
 

@@ -19,14 +19,18 @@ from torch import Tensor
 
 from quaver.nn.kernels.inputs import prepare
 from quaver.nn.kernels.launch import on, shared_memory, splits_of, starting_early, tickets
-from quaver.nn.kernels.operands import Around, digits_for, dtype_for
+from quaver.nn.kernels.operands import (
+    LEAST_COLUMNS,
+    MOST_SPLITS,
+    Around,
+    digits_for,
+    dtype_for,
+)
 from quaver.nn.kernels.product import product
 from quaver.nn.kernels.row import row
 from quaver.nn.kernels.wide import wide
 from quaver.nn.weight import Kept, Packing
 
-LEAST_COLUMNS = 16  # of a product on tensor cores
-MOST_SPLITS = 8  # of inputs: sums are shared by so many programs
 WARPS = 4
 
 

@@ -17,7 +17,6 @@ import triton.language as tl
 from torch import Tensor
 
 from quaver.nn.kernels.digits import PLAIN
-from quaver.nn.kernels.inputs import write_normed
 from quaver.nn.kernels.launch import (
     meet,
     on,
@@ -27,12 +26,17 @@ from quaver.nn.kernels.launch import (
     tickets,
     turn,
 )
-from quaver.nn.kernels.operands import Around, dtype_for, fitting
+from quaver.nn.kernels.operands import (
+    LEAST_COLUMNS,
+    MOST_SPLITS,
+    Around,
+    dtype_for,
+    fitting,
+)
 from quaver.nn.kernels.product import shared
 from quaver.nn.weight import Kept
 
-COLUMNS = 16  # of a product on tensor cores, at least
-MOST_SPLITS = 8  # of inputs: sums are shared by so many programs
+STAGES = 3  # of the loop's loads
 
 
 class Shape(NamedTuple):
@@ -45,7 +49,6 @@ class Shape(NamedTuple):
     shares: int = 1  # rows of the product for each output: stretches of inputs
 
 
-STAGES = 3  # of the loop's loads
 # Of what was tried on an H200 with Orpheus-3B's shapes, the fastest.
 SHAPES = (
     Shape(64, 256, 2, 4),
@@ -53,6 +56,22 @@ SHAPES = (
     Shape(64, 256, 2, 4),
     Shape(32, 64, 1, 8, shares=4),
 )
+
+
+@triton.jit
+def _write_normed(
+    x_pointer, norm_pointer, weight, out_pointer, first, inputs, eps, stretch: tl.constexpr
+):
+    """Write a stretch of the RMS norm of one row, or all of it. `weight` is all of the norm's."""
+    k = tl.arange(0, weight.shape[0])
+    x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
+    wide = x.to(tl.float32)
+    rms = tl.rsqrt(tl.sum(wide * wide, 0) / inputs + eps)
+    if stretch < weight.shape[0]:
+        k = first + tl.arange(0, stretch)
+        x = tl.load(x_pointer + k, mask=k < inputs, other=0.0)
+        weight = tl.load(norm_pointer + k, mask=k < inputs, other=0.0)
+    tl.store(out_pointer + k, (x.to(tl.float32) * rms * weight).to(x.dtype), mask=k < inputs)
 
 
 @triton.jit
@@ -136,7 +155,7 @@ def _multiply(
         if number == 0:  # within the loop, since its loads of weights ahead come before that
             turn(early)
             if normed:
-                write_normed(x_pointer, norm_pointer, norm, given, first, inputs, eps, stretch)
+                _write_normed(x_pointer, norm_pointer, norm, given, first, inputs, eps, stretch)
                 if dtype != tl.float32:  # the interpreter has one thread
                     meet()
             x = _loaded(given, start, there, inputs, block_inputs)
@@ -180,7 +199,7 @@ def wide(x: Tensor, weight: Kept, around: Around) -> Tensor:
     splits = triton.cdiv(inputs, stretch)
     # loads ahead as far as there is memory for them
     taken = shape.outputs * shape.shares * halves * shape.inputs * weight.elements.itemsize
-    room = shared_memory(x.device) - shape.inputs * COLUMNS * 2
+    room = shared_memory(x.device) - shape.inputs * LEAST_COLUMNS * 2
     out = torch.empty(1, outputs, dtype=x.dtype, device=x.device)
     normed, parts = x, out
     if around.norm is not None:
@@ -207,7 +226,7 @@ def wide(x: Tensor, weight: Kept, around: Around) -> Tensor:
             gated=around.gated,
             added=around.residual is not None,
             dtype=dtype_for(x.dtype, PLAIN, x.is_cuda),
-            columns=COLUMNS,
+            columns=LEAST_COLUMNS,
             block_outputs=shape.outputs,
             block_inputs=shape.inputs,
             block_row=triton.next_power_of_2(inputs),
