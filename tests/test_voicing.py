@@ -1,6 +1,7 @@
 """Groups of frames that follow a listener: never late where that can be, and large where it can."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quaver.voicing import FEW, GLANCE, LEAD, LOW_LATENCY_RAMP, RAMP, Voices, group
+from quaver.engine.engine import FEW
+from quaver.voicing import GLANCE, LEAD, LOW_LATENCY_RAMP, RAMP, Pace, Voices, group
 
 FRAME = 2048 / 24000  # seconds
 FIRST = 0.9 * FRAME  # sound that three frames give
@@ -44,6 +46,21 @@ def test_who_is_behind_gets_every_frame_at_once():
     assert group(-5.0, 0.01) == group(0.0, 0.08) == 1
 
 
+def test_a_frame_of_all_takes_as_long_as_what_came_between(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = Pace(Launching(1))
+    for _ in range(40):
+        for of_all, seconds in ((False, 0.008), (False, 0.008), (True, 0.014)):
+            now += seconds
+            pace.tick(of_all)
+            assert pace.now == now
+    assert pace.seconds == pytest.approx(0.03, rel=1e-3)
+    now += 60.0  # nobody asked for one
+    pace.tick(of_all=True)
+    assert pace.seconds < FRAME
+
+
 class Launching:
     """An engine of one voice that launches a frame before it looks at the last; a voice's frames;
     and a codec that remembers how many frames had been made and were in flight at each decode."""
@@ -66,6 +83,7 @@ class Launching:
         flying = self.launched - self.made
         self.launched += not (hold and flying)
         self.made += flying
+        return flying > 0
 
     def take(self, most):
         count = min(most, self.made - self.taken)

@@ -26,7 +26,7 @@ from quaver.core.text import split_text
 from quaver.core.types import Audio, AudioChunk, FinishReason, SamplingParams, StreamStats
 from quaver.engine.engine import Engine, Job
 from quaver.engine.guards import SilenceGuard
-from quaver.voicing import Voice, Voices
+from quaver.voicing import Voice, Voices, first_group
 
 MAX_CHARS = 200_000  # about four hours of speech
 MAX_REFERENCE_SECONDS = 30.0
@@ -293,7 +293,8 @@ class SpeechSynthesizer:
         if options.max_frames is not None:
             limit = min(limit, options.max_frames)
         seed = (options.seed + index) % SEEDS
-        return self._engine.fit(Job(prompt, options.sampling, seed, limit))
+        hurry = first_group(options.low_latency) if options.live and index == 0 else 0
+        return self._engine.fit(Job(prompt, options.sampling, seed, limit, hurry))
 
     def _frames(self, seconds: float | None) -> int | None:
         """The fewest frames that hold so much sound."""

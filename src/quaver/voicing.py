@@ -20,18 +20,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quaver.core.protocols import Codec, CodecStream, CodecStreams, Part
-from quaver.engine.engine import Engine, FrameStream, Job
+from quaver.engine.engine import FEW, Engine, FrameStream, Job
 
 # Frames decoded together. Three are the first that give sound that is final.
 RAMP = (3, 1, 1, 2, 4, 8)
 LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
 SPARE = 1.5  # a group may take so much longer than frames do by now
-# Voices: so many wait while another's first sound is decoded. Not tuned: only one was measured.
-FEW = 32
 # Seconds before a step is over, by which the next must have been launched, and after which to look
 # again, since a step may be shorter than those before. Neither was tuned on a GPU.
 LEAD, GLANCE = 0.0015, 0.001
 RECENT = 0.25  # how much the last frame counts for that
+
+
+def first_group(low_latency: bool) -> int:
+    """Frames of a first sound."""
+    return (LOW_LATENCY_RAMP if low_latency else RAMP)[0]
 
 
 def group(ahead: float, pace: float) -> int:
@@ -48,13 +51,17 @@ class Pace:
 
     def __init__(self, codec: Codec) -> None:
         self.sample_rate, self.frame_samples = codec.sample_rate, codec.samples_per_frame
-        self.now, self.seconds = time.monotonic(), 0.0
+        self.now = self._since = time.monotonic()
+        self.seconds = 0.0
 
-    def tick(self) -> None:
-        """A frame is done. Who has not asked for one for long has not been waiting for it."""
-        then, self.now = self.now, time.monotonic()
-        took = min(self.now - then, self.frame_samples / self.sample_rate)
-        self.seconds += RECENT * (took - self.seconds)
+    def tick(self, of_all: bool) -> None:
+        """A step is done, of all voices or of a few. Who has not asked for one for long has not
+        been waiting for it."""
+        self.now = time.monotonic()
+        if of_all:
+            took = min(self.now - self._since, self.frame_samples / self.sample_rate)
+            self._since = self.now
+            self.seconds += RECENT * (took - self.seconds)
 
 
 class Voice:
@@ -189,9 +196,9 @@ class Voices:
             # A codec takes nearly twice as long beside the next frame, and only a first sound is
             # waited for.
             few = self._follows and self._engine.running <= FEW
-            self._engine.step(hold=few and any(each.begins for each in self._open))
+            of_all = self._engine.step(hold=few and any(each.begins for each in self._open))
             due = [(each, part) for each in self._open if (part := each.due(self._codec))]
             decoded = self._codec.decode([part for _, part in due]) if due else []
-            self._pace.tick()
+            self._pace.tick(of_all)
             for (each, part), samples in zip(due, decoded, strict=True):
                 each.take(samples, part, self._pace)

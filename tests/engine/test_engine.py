@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,16 +17,17 @@ from quaver.core.errors import InputError
 from quaver.core.protocols import CacheSpec, Choose, Frame, FrameModel, KVStore, Prompt
 from quaver.core.types import FinishReason, SamplingParams
 from quaver.engine.cache import View
-from quaver.engine.engine import Engine, FrameStream, Job
+from quaver.engine.engine import FRONT, MOST_ALONE, Engine, FrameStream, Job
 from quaver.engine.guards import LoopGuard
-from quaver.engine.keeping import DenseKeeping
+from quaver.engine.keeping import DenseKeeping, keeping
 from quaver.engine.steps import COUNT_STEP, Made, _count
 from quaver.families.orpheus.model import Orpheus
 from quaver.loading.orpheus import load_orpheus
-from quaver.precision import find_recipe
+from quaver.precision import Format, find_recipe
 
 LIVELY = SamplingParams(temperature=1.0, top_p=1.0, repetition_penalty=1.0)
 GREEDY = SamplingParams(temperature=0.0, top_p=1.0, repetition_penalty=1.0)
+FORGETFUL = SamplingParams(temperature=1.0, top_p=0.9, repetition_penalty=2.0, repetition_window=5)
 STATES = 997
 
 
@@ -97,9 +99,9 @@ def make_engine(
     )
 
 
-def make_job(seed: int, length: int = 5, frames: int = 12, sampling=LIVELY) -> Job:
+def make_job(seed: int, length: int = 5, frames: int = 12, sampling=LIVELY, hurry: int = 0) -> Job:
     tokens = np.random.default_rng(seed).integers(1, 50, length).tolist()
-    return Job(Prompt(tuple(tokens)), sampling, seed, frames)
+    return Job(Prompt(tuple(tokens)), sampling, seed, frames, hurry)
 
 
 def as_lists(frames: Sequence[Tensor]) -> list[list[int]]:
@@ -194,6 +196,62 @@ def test_a_step_that_holds_leaves_nothing_in_flight():
         engine.step(hold=hold)
         seen.append((stream.launched, stream.made))
     assert seen == [(1, 0), (1, 1), (2, 1), (2, 2)]
+
+
+def test_who_hurries_goes_before_others():
+    engine = make_engine(HashModel(stop_bias=-99.0), slots=12, ahead=True)
+    others = [engine.submit(make_job(seed, frames=20)) for seed in range(6)]
+    for _ in range(3):
+        engine.step()
+    newcomer = engine.submit(make_job(9, frames=20, hurry=2))
+    before = [stream.launched for stream in others]
+    steps = 0
+    while newcomer.made < 2:
+        engine.step()
+        steps += 1
+    assert steps == 3  # the first still looks at what was launched for the others
+    # one step was launched after its two, and is of all
+    assert [stream.launched for stream in others] == [count + 1 for count in before]
+    assert newcomer.launched == 3
+    assert newcomer.slot < FRONT <= min(stream.slot for stream in others)
+    for stream in (newcomer, *others):
+        assert as_lists(list(stream)) == alone(stream.job, HashModel(stop_bias=-99.0))[0]
+    assert_idle(engine)
+
+
+def test_nobody_hurries_past_others_for_ever():
+    engine = make_engine(HashModel(stop_bias=-99.0), slots=12, ahead=True)
+    others = [engine.submit(make_job(seed, frames=60)) for seed in range(6)]
+    seen, hurrying = [], []
+    for seed in range(40):
+        hurrying.append(engine.submit(make_job(seed, frames=3, hurry=3)))
+        engine.step()
+        seen.append(others[0].launched)
+    longest = max(seen.count(launched) for launched in set(seen))
+    assert longest == MOST_ALONE + 1
+    for stream in (*hurrying, *others):
+        assert as_lists(list(stream)) == alone(stream.job, HashModel(stop_bias=-99.0))[0]
+    assert_idle(engine)
+
+
+def test_where_many_hurry_nobody_goes_first():
+    engine = make_engine(HashModel(stop_bias=-99.0), slots=9, ahead=True)
+    streams = [engine.submit(make_job(seed, frames=20, hurry=3)) for seed in range(9)]
+    for count in range(1, 6):
+        engine.step()
+        assert [stream.launched for stream in streams] == [count] * 9
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_one_who_hurries_stays_where_it_is_while_few_run(ahead):
+    engine = make_engine(HashModel(stop_bias=-99.0), slots=8, ahead=ahead)
+    first = engine.submit(make_job(0, frames=20, hurry=2))
+    for _ in range(4):
+        engine.step()
+    second = engine.submit(make_job(1, frames=20, hurry=2))
+    launched = first.launched
+    engine.step()
+    assert (first.slot, second.slot, first.launched) == (0, 1, launched + 1)
 
 
 class Event:
@@ -345,7 +403,12 @@ def test_threads_read_their_own_streams(ahead):
 
 actions = st.one_of(
     st.tuples(
-        st.just("submit"), st.integers(0, 30), st.integers(1, 80), st.integers(1, 15), st.booleans()
+        st.just("submit"),
+        st.integers(0, 30),
+        st.integers(1, 80),
+        st.integers(1, 15),
+        st.sampled_from([LIVELY, GREEDY, FORGETFUL]),
+        st.integers(0, 3),
     ),
     st.tuples(st.just("step"), st.booleans()),
     st.tuples(st.just("read"), st.integers(0, 50)),
@@ -354,7 +417,7 @@ actions = st.one_of(
 
 
 @settings(max_examples=60)
-@given(st.lists(actions, max_size=40), st.integers(1, 4), st.booleans())
+@given(st.lists(actions, max_size=40), st.sampled_from([1, 2, 3, 4, 7, 9]), st.booleans())
 def test_no_frame_is_lost_doubled_or_mixed(plan, slots, ahead):
     engine = make_engine(HashModel(), slots=slots, ahead=ahead)
     streams: list[FrameStream] = []
@@ -362,10 +425,7 @@ def test_no_frame_is_lost_doubled_or_mixed(plan, slots, ahead):
     cancelled: set[int] = set()
     for action, *details in plan:
         if action == "submit":
-            seed, length, frames, greedy = details
-            streams.append(
-                engine.submit(make_job(seed, length, frames, GREEDY if greedy else LIVELY))
-            )
+            streams.append(engine.submit(make_job(*details)))
             heard.append([])
         elif action == "step":
             engine.step(hold=details[0])
@@ -440,6 +500,41 @@ def test_orpheus_streams_that_join_and_leave_are_as_each_alone(orpheus, graphs):
         assert as_lists(list(streams[index])) == frames[: streams[index].made]
         assert streams[index].made == len(frames) or index == 3
     assert_idle(engine)
+
+
+@pytest.mark.parametrize("kv", ["fp32", "int8", "fp8"])
+def test_a_stream_that_is_moved_goes_on(orpheus, device, kv):
+    if device.type == "cuda" and kv != "fp32":
+        pytest.skip("what is rounded to eight bits may change with the batch")
+
+    def engine(slots: int) -> Engine:
+        scales = torch.full((orpheus.cache_spec.layers, 2), 0.02)
+        return Engine(
+            orpheus,
+            slots=slots,
+            max_length=400,
+            keeping=keeping(Format(kv), orpheus.cache_spec.layers, scales),
+            hidden_dtype=torch.float32,
+            device=device,
+            ahead=True,
+        )
+
+    jobs = [orpheus_job(seed) for seed in range(7)]
+    expected = [as_lists(list(engine(1).submit(job))) for job in jobs]
+    shared = engine(9)
+    streams = [shared.submit(job) for job in jobs]
+    for _ in range(3):
+        shared.step()
+    assert [stream.slot for stream in streams] == [*range(7)]
+    newcomer = shared.submit(replace(orpheus_job(8), hurry=2))
+    shared.step()
+    moved = [stream.slot for stream in streams]
+    assert newcomer.slot < FRONT
+    assert moved != [*range(7)]
+    for stream, frames in zip(streams, expected, strict=True):
+        assert as_lists(list(stream)) == frames
+    newcomer.cancel()
+    assert_idle(shared)
 
 
 def test_what_lies_in_unused_positions_is_never_seen(orpheus):

@@ -71,6 +71,17 @@ class KVCache:
             self.store[VALUES][:, slot].zero_()
         self.active[slot].fill_(1)  # `= 1` would copy from the host, and wait for the device
 
+    def move(self, source: int, target: int, used: int) -> None:
+        """Let a free slot go on with what another has, `used` positions at most; that is free
+        then."""
+        self.open(target)
+        for part in self.store:
+            part[:, target, :, :used] = part[:, source, :, :used]
+        if self.steps is not None:
+            self.steps[:, :, target, :, :used] = self.steps[:, :, source, :, :used]
+        self.lengths[target] = self.lengths[source]
+        self.close(source)
+
     def close(self, slot: int) -> None:
         """An inactive slot still takes part in steps; its length stays 0, so it writes over
         itself and nothing reads it."""

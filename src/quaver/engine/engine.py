@@ -6,6 +6,8 @@ same loop. The engine sees neither tokens nor text nor sound.
 
 A GPU can work while the host does: the next step is launched before the last one's frames are
 looked at. A stream that turns out to have ended has then made one frame more, which nobody gets.
+There, a step of few streams is also shorter than one of many: whoever waits for a first sound is
+given one of the first slots, and steps of those alone go before the others'.
 """
 
 from __future__ import annotations
@@ -30,6 +32,11 @@ from quaver.engine.sampling import Sampler
 from quaver.engine.steps import Made, Steps
 
 PACK = 2048  # inputs of prompts that are read in one pass; a longer one has a pass of its own
+# Who waits for a first sound is favoured while no more streams run: the others' steps are far
+# shorter than their sound by then. Not tuned.
+FEW = 128
+FRONT = 4  # slots, the first, whose streams can have steps to themselves,
+MOST_ALONE = 3  # and so many between two steps of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Job:
     sampling: SamplingParams
     seed: int
     max_frames: int
+    hurry: int = 0  # its first frames, that somebody waits for
 
 
 @dataclass(eq=False)
@@ -76,6 +84,10 @@ class FrameStream:
     def lacks(self) -> bool:
         """Whether it may want more frames than were launched."""
         return self.launched < self.job.max_frames
+
+    @property
+    def hurries(self) -> bool:
+        return self.lacks and self.launched < self.job.hurry
 
     def take(self, most: int) -> list[Tensor]:
         """Frames that are ready, without driving the engine; under its lock."""
@@ -131,7 +143,9 @@ class Engine:
         self._steps = Steps(model, self._cache, self._sampler, hidden_dtype, graphs)
         self._flight: _Flight | None = None
         self._begun = 0.0  # when the device turned to that
-        self._took = (0.0, 0.0)  # seconds, each of the last two steps
+        # seconds, each of the last two steps of all, and of those of a few alone
+        self._took = {False: (0.0, 0.0), True: (0.0, 0.0)}
+        self._alone = 0  # steps since one of all
         self._streams: list[FrameStream | None] = [None] * slots
         self._waiting: deque[FrameStream] = deque()
 
@@ -181,8 +195,9 @@ class Engine:
             self._steps.record()
 
     @torch.inference_mode()
-    def step(self, hold: bool = False) -> None:
-        """Let waiting streams in, then make one frame for every running one.
+    def step(self, hold: bool = False) -> bool:
+        """Let waiting streams in, then make one frame for every running one, or for a few who
+        hurry. Returns whether frames that were looked at are of a step of all.
 
         `hold`: only look at what was launched ahead, and leave the device free until the next step.
         """
@@ -195,8 +210,9 @@ class Engine:
                 landing, self._flight = self._flight, None
             if landing is None:
                 self._begun = time.monotonic()
-            else:
-                self._land(landing)
+                return False
+            self._land(landing)
+            return not landing.alone
 
     def slack(self) -> float:
         """Seconds until the step that runs should be over, by the shorter of the last two; none
@@ -204,7 +220,8 @@ class Engine:
         with self.lock:
             if self._flight is None or self._flight.made.over:
                 return 0.0
-            return max(0.0, self._begun + min(self._took) - time.monotonic())
+            took = min(self._took[self._flight.alone])
+            return max(0.0, self._begun + took - time.monotonic())
 
     def finish(self, stream: FrameStream, reason: FinishReason) -> None:
         """End a stream, running or waiting, and free what it holds."""
@@ -229,13 +246,31 @@ class Engine:
             room -= len(job.prompt.tokens)
             if room < 0 and admitted:
                 break
-            stream, slot = self._waiting.popleft(), self._streams.index(None)
+            stream = self._waiting.popleft()
+            if self._ahead and job.hurry and self.running >= FRONT:
+                self._clear_front()
+            slot = self._streams.index(None)
             self._streams[slot], stream.slot = stream, slot
             stream.waited = time.monotonic() - stream.asked
             self._cache.open(slot)
             self._sampler.open(slot, job.sampling, job.seed, job.prompt)
             admitted.append(stream)
         self._read(admitted)
+
+    def _clear_front(self) -> None:
+        """Move who does not hurry out of the first slots, as far as others are free."""
+        for source, stream in enumerate(self._streams[:FRONT]):
+            if stream is None or stream.hurries:
+                continue
+            if None not in self._streams[FRONT:]:
+                return
+            target = self._streams.index(None, FRONT)
+            used = len(stream.job.prompt.tokens) + stream.launched * self._model.positions_per_frame
+            self._cache.move(source, target, used)
+            self._sampler.move(source, target)
+            self._steps.move(source, target)
+            self._streams[source], self._streams[target] = None, stream
+            stream.slot = target
 
     def _read(self, streams: list[FrameStream]) -> None:
         """Read prompts in one pass. One that cannot be read, for want of memory perhaps, ends its
@@ -252,21 +287,35 @@ class Engine:
                 self.finish(streams[0], FinishReason.CANCELLED)
 
     def _launch(self) -> _Flight | None:
-        count = max((i + 1 for i, s in enumerate(self._streams) if s is not None), default=0)
+        alone = self._hurried() if self._ahead else 0
+        count = alone or max(
+            (i + 1 for i, s in enumerate(self._streams) if s is not None), default=0
+        )
         streams = tuple(self._streams[:count])
         if not any(stream is not None and stream.lacks for stream in streams):
             return None
+        self._alone = self._alone + 1 if alone else 0
         each, longest = self._model.positions_per_frame, 0
         for stream in streams:
             if stream is not None:
                 stream.launched += 1
                 longest = max(longest, len(stream.job.prompt.tokens) + stream.launched * each)
-        return _Flight(self._steps.launch(count, longest), streams)
+        return _Flight(self._steps.launch(count, longest), streams, alone > 0)
+
+    def _hurried(self) -> int:
+        """Slots of a step for those alone who hurry; 0 if the next step is for all, as it is where
+        more hurry than there are first slots."""
+        if self._alone == MOST_ALONE or self.running > FEW:
+            return 0
+        hurry = [i for i, s in enumerate(self._streams) if s is not None and s.hurries]
+        others = any(s is not None for s in self._streams[FRONT:])
+        return hurry[-1] + 1 if hurry and hurry[-1] < FRONT and others else 0
 
     def _land(self, flight: _Flight) -> None:
         rows = flight.made.wait()
         now = time.monotonic()
-        self._begun, self._took = now, (self._took[1], now - self._begun)
+        self._took[flight.alone] = (self._took[flight.alone][1], now - self._begun)
+        self._begun = now
         for row, stream in zip(rows, flight.streams, strict=False):
             if stream is None or stream.finish_reason is not None:
                 continue
@@ -281,3 +330,4 @@ class _Flight:
 
     made: Made
     streams: tuple[FrameStream | None, ...]
+    alone: bool  # while others, behind them, wait

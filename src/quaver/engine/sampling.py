@@ -110,6 +110,14 @@ class Sampler:
         if window:
             self._windowed.add(slot)
 
+    def move(self, source: int, target: int) -> None:
+        """Let a slot go on as another, which is free then."""
+        for each in vars(self.state).values():
+            each[target] = each[source]
+        if source in self._windowed:
+            self._windowed.add(target)
+        self.close(source)
+
     def close(self, slot: int) -> None:
         self._windowed.discard(slot)
 

@@ -102,6 +102,10 @@ class Steps:
             mine.copy_(each)
         self._recorded.run(shape, lambda: self._read(*self._packs[shape]))
 
+    def move(self, source: int, target: int) -> None:
+        """Let a slot go on with the hidden state of another."""
+        self._hidden[target] = self._hidden[source]
+
     def launch(self, count: int, longest: int) -> Made:
         """One frame for each of the first `count` slots, none of which will have more than
         `longest` positions afterwards."""
