@@ -33,6 +33,7 @@ from quaver.nn.weight import Kept, Packing
 TILE = 16  # rows of a matrix instruction
 COLUMNS = tl.constexpr(8)  # of it
 PIECE = 64  # bytes of a row, in four threads
+MOST_ROWS = 4  # not tuned
 MOST_TURNS = 16  # tiles of a program, whose code has them one after the other
 
 
@@ -119,11 +120,12 @@ def _multiplied(tile, warps: tl.constexpr, width: tl.constexpr):
 def _columns(
     x, digits: tl.constexpr, whole: tl.constexpr, width: tl.constexpr, dtype: tl.constexpr
 ):
-    """Pieces of x, in units [warps, pieces, each] -> their digits [warps, each, 8], in the order of
-    `_multiplied`; three digits have four columns, the last of which is empty."""
+    """Pieces of x, in units [warps, pieces, rows, each] -> their digits [warps, each, 8], in the
+    order of `_multiplied`; three digits have four columns, the last of which is empty."""
     warps: tl.constexpr = x.shape[0]
     pieces: tl.constexpr = x.shape[1]
-    each: tl.constexpr = x.shape[2]
+    rows: tl.constexpr = x.shape[2]
+    each: tl.constexpr = x.shape[3]
     if digits == 1:
         x = taken(x, whole, False, True)[0]
     elif digits == 2:
@@ -134,10 +136,10 @@ def _columns(
         second, x = taken(x, whole, True, False)
         third = taken(x, whole, True, True)[0]
         x = tl.join(tl.join(first, third), tl.join(second, tl.zeros(third.shape, third.dtype)))
-    x = tl.reshape(
-        x.to(dtype), (warps, pieces, 4, each // (8 * width), 2, width, COLUMNS // pieces)
-    )
-    return tl.reshape(tl.permute(x, (0, 3, 4, 2, 5, 1, 6)), (warps, each, COLUMNS))
+    count: tl.constexpr = COLUMNS // (pieces * rows)
+    places: tl.constexpr = each // (8 * width)
+    x = tl.reshape(x.to(dtype), (warps, pieces, rows, 4, places, 2, width, count))
+    return tl.reshape(tl.permute(x, (0, 4, 5, 3, 6, 1, 2, 7)), (warps, each, COLUMNS))
 
 
 @triton.jit
@@ -147,7 +149,7 @@ def _both(squares, most, other_squares, other_most):
 
 @triton.jit
 def _together(tensors, count: tl.constexpr):
-    """A tuple of `count` tensors [warps, 16], a power of two -> [warps, 16, count]."""
+    """A tuple of `count` tensors [warps, 16, rows], a power of two -> [warps, 16, rows, count]."""
     found = tensors
     half: tl.constexpr = count // 2
     for level in tl.static_range(5):
@@ -156,7 +158,7 @@ def _together(tensors, count: tl.constexpr):
             for i in tl.static_range(half >> level):
                 joined += (tl.join(found[i], found[i + (half >> level)]),)
             found = joined
-    return tl.reshape(found[0], (tensors[0].shape[0], 16, count))
+    return tl.reshape(found[0], (tensors[0].shape[0], 16, tensors[0].shape[2], count))
 
 
 @triton.jit
@@ -169,6 +171,7 @@ def _row(
     given_pointer,
     residual_pointer,
     out_pointer,
+    rows,
     outputs,
     length,
     group,
@@ -185,6 +188,7 @@ def _row(
     scaled: tl.constexpr,
     grouped: tl.constexpr,
     dtype: tl.constexpr,
+    block_rows: tl.constexpr,
     warps: tl.constexpr,
     own: tl.constexpr,
     turns: tl.constexpr,
@@ -223,8 +227,9 @@ def _row(
     if scaled:
         whole_scale = tl.load(scale_pointer + line, mask=there, other=0.0)
     parts: tl.constexpr = (pieces + many - 1) // many
-    k = tl.arange(0, many)[None, :, None] * warps + tl.arange(0, warps)[:, None, None]
-    k = k * (each * packs) + tl.arange(0, each * packs)[None, None, :]
+    k = tl.arange(0, many)[:, None, None] * warps + tl.arange(0, warps)[:, None, None, None]
+    k = k * (each * packs) + tl.arange(0, each * packs)
+    row = tl.arange(0, block_rows)
     norms = _nothing()
     if normed:
         for c in tl.static_range(parts):
@@ -234,11 +239,15 @@ def _row(
     xs = _nothing()
     for c in tl.static_range(parts):
         here = k + c * many * warps * each * packs
-        xs += (tl.load(x_pointer + here, mask=here < inputs, other=0.0),)
+        known = (here < inputs) & (row < rows)[:, None]
+        xs += (tl.load(x_pointer + row[:, None] * inputs + here, mask=known, other=0.0),)
+    at = at[:, None, :] + row[:, None] * outputs
+    inside = inside[:, None, :] & (row < rows)[:, None]
     residual = tl.zeros(at.shape, xs[0].dtype)
     if added:
         residual = tl.load(residual_pointer + at, mask=inside, other=0.0)
-    rms, unit = 1.0, 1.0
+    rms = tl.full((block_rows,), 1.0, tl.float32)
+    unit = rms
     if normed or (digits > 0 and not given):
         squares = tl.zeros(xs[0].shape, tl.float32)
         most = squares
@@ -248,30 +257,36 @@ def _row(
             if normed:
                 x *= norms[c]
             most = tl.maximum(most, tl.abs(x))
-        all_of: tl.constexpr = warps * many * each * packs
-        squares = tl.reshape(squares, (all_of,))
-        squares, most = tl.reduce((squares, tl.reshape(most, (all_of,))), 0, _both)
+        if block_rows == 1:
+            all_of: tl.constexpr = warps * many * each * packs
+            squares = tl.reshape(squares, (1, all_of))
+            squares, most = tl.reduce((squares, tl.reshape(most, (1, all_of))), 1, _both)
+        else:
+            squares, most = tl.reduce((squares, most), 3, _both)
+            squares, most = tl.reduce((squares, most), 1, _both)
+            squares, most = tl.reduce((squares, most), 0, _both)
         if normed:
             rms = tl.rsqrt(squares / inputs + eps)
             most = (most * rms).to(xs[0].dtype).to(tl.float32)
         if digits > 0 and not given:
             unit = unit_of(most, digits, whole)
     if given:
-        unit = tl.load(given_pointer).to(tl.float32)
+        unit *= tl.load(given_pointer).to(tl.float32)
     columns = _nothing()
     others = _nothing()  # of inputs that meet the second of two weights in a byte
     for c in tl.static_range(parts):
         x = xs[c]
         if normed:
-            x = (x.to(tl.float32) * rms * norms[c]).to(x.dtype)
+            x = (x.to(tl.float32) * rms[None, None, :, None] * norms[c]).to(x.dtype)
         if digits > 0:
-            x = over(x.to(tl.float32), unit, digits)
+            x = over(x.to(tl.float32), unit[None, None, :, None], digits)
         if packs == 2:
-            x, other = tl.split(tl.reshape(x, (warps, many, each, 2)))
+            x, other = tl.split(tl.reshape(x, (warps, many, block_rows, each, 2)))
             others += (_columns(other, digits, whole, width, dtype),)
         columns += (_columns(x, digits, whole, width, dtype),)
     column = tl.arange(0, COLUMNS)
-    digit = column % (COLUMNS // many)
+    count: tl.constexpr = COLUMNS // (many * block_rows)  # of digits of a number
+    digit = column % count
     worth = ((127 - (7 if whole else 4) * digit) << 23).to(tl.float32, bitcast=True)
     worth = tl.where(digit < max(1, digits), worth, 0.0)
     totals = _nothing()
@@ -310,37 +325,50 @@ def _row(
             if grouped:
                 counts = counts * scale.to(tl.float32)[:, :, None]
             total += part.to(tl.float32) * counts
-        totals += (tl.sum(total, 2),)
+        if block_rows == 1:
+            totals += (tl.sum(total, 2)[:, :, None],)
+        else:
+            total = tl.reshape(total, (warps, 16, many, block_rows, count))
+            totals += (tl.sum(tl.sum(total, 4), 2),)
     for _ in tl.static_range(block_turns - turns):
-        totals += (tl.zeros((warps, 16), tl.float32),)
+        totals += (tl.zeros((warps, 16, block_rows), tl.float32),)
     if kind == 1:
         unit *= SIXTEENTH
-    y = tl.sum(_together(totals, block_turns), 0) * unit * whole_scale.to(tl.float32)
+    y = tl.sum(_together(totals, block_turns), 0)
+    y *= unit[:, None] * whole_scale.to(tl.float32)[:, None, :]
     if gated:
-        y = tl.reshape(y, (2, 8, block_turns))
-        gate, y = tl.split(tl.permute(y, (1, 2, 0)))
+        y = tl.reshape(y, (2, 8, block_rows, block_turns))
+        gate, y = tl.split(tl.permute(y, (1, 2, 3, 0)))
         y = gate / (1 + tl.exp(-gate)) * y
     if added:
         y += residual.to(tl.float32)
     tl.store(out_pointer + at, y.to(out_pointer.dtype.element_ty), mask=inside)
 
 
+def fits(weight: Kept, rows: int, rounded: bool) -> bool:
+    """Whether so many rows are few enough for `row`."""
+    block = triton.next_power_of_2(rows) * digits_for(weight, rows, rounded).columns
+    return rows <= MOST_ROWS and weight.elements.itemsize == 1 and block <= COLUMNS.value
+
+
 def row(x: Tensor, weight: Kept, around: Around) -> Tensor:
-    """x [1, in] times a weight -> [1, out]."""
-    digits = digits_for(weight, 1, around.rounded)
+    """x [rows, in] times a weight -> [rows, out]."""
+    rows = x.shape[0]
+    digits = digits_for(weight, rows, around.rounded)
     packs = 1 if weight.packing is Packing.NONE else 2
-    rows, length = weight.elements.shape
-    inputs, outputs = length * packs, rows // 2 if around.gated else rows
+    lines, length = weight.elements.shape
+    inputs, outputs = length * packs, lines // 2 if around.gated else lines
     groups = 1 if weight.scale is None else weight.scale.shape[1]
     each = min(PIECE, inputs // groups // packs) if groups > 1 else PIECE
-    shape = fitting(SHAPES[weight.packing], rows, inputs, around.gated)
+    shape = fitting(SHAPES[weight.packing], lines, inputs, around.gated)
     # outputs of a program, in tiles of as many each
     wanted = triton.cdiv(outputs, shape.programs * processors(x.device))
     tile = TILE // 2 if around.gated else TILE
     turns = min(MOST_TURNS, triton.cdiv(wanted, tile))
     own = min(tile, triton.cdiv(wanted, turns))
     dtype = dtype_for(x.dtype, digits, x.is_cuda)
-    out = torch.empty(1, outputs, dtype=x.dtype, device=x.device)
+    block_rows = triton.next_power_of_2(rows)
+    out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     with on(x.device):
         _row[(triton.cdiv(outputs, turns * own),)](
             x,
@@ -351,6 +379,7 @@ def row(x: Tensor, weight: Kept, around: Around) -> Tensor:
             around.step,
             around.residual,
             out,
+            rows,
             outputs,
             length,
             inputs // groups,
@@ -361,12 +390,13 @@ def row(x: Tensor, weight: Kept, around: Around) -> Tensor:
             given=around.step is not None,
             digits=digits.count,
             whole=digits.whole,
-            many=COLUMNS.value // digits.columns,
+            many=COLUMNS.value // (digits.columns * block_rows),
             gated=around.gated,
             added=around.residual is not None,
             scaled=weight.scale is not None and groups == 1,
             grouped=groups > 1,
             dtype=dtype,
+            block_rows=block_rows,
             warps=shape.warps,
             own=own,
             turns=turns,

@@ -27,7 +27,7 @@ from quaver.nn.kernels.operands import (
     dtype_for,
 )
 from quaver.nn.kernels.product import product
-from quaver.nn.kernels.row import row
+from quaver.nn.kernels.row import fits, row
 from quaver.nn.kernels.wide import wide
 from quaver.nn.weight import Kept, Packing
 
@@ -49,8 +49,10 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
     The inputs that share a scale must be 64, or a multiple of 128, or all of a row.
     """
     around = around or Around()
-    if x.shape[0] == 1:
-        return (wide if weight.elements.itemsize == 2 else row)(x, weight, around)
+    if fits(weight, len(x), around.rounded):
+        return row(x, weight, around)
+    if len(x) == 1:
+        return wide(x, weight, around)
     (rows, inputs), kind = x.shape, x.dtype
     digits = digits_for(weight, rows, around.rounded)
     halved = weight.packing is not Packing.NONE
