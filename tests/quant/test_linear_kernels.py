@@ -91,7 +91,7 @@ def test_a_product_of_few_rows_is_that_of_its_weight(chosen, shape, rows):
 
 
 @pytest.mark.parametrize("chosen", FORMATS, ids=str)
-@pytest.mark.parametrize("rows", [1, 20, 100])
+@pytest.mark.parametrize("rows", [1, 3, 20, 100])
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(("normed", "added"), [(True, False), (False, True), (True, True)])
 def test_what_stands_around_it_is_in_the_kernel(chosen, rows, gated, normed, added):
