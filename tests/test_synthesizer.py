@@ -281,6 +281,9 @@ class Mute:
     def streams(self, slots: int, graphs: bool) -> "Mute":
         return self
 
+    def prepare(self, first: int) -> None:
+        pass
+
     def open(self, seed: int | None) -> "Mute":
         return self
 

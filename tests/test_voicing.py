@@ -93,6 +93,9 @@ class Launching:
     def streams(self, slots, graphs):
         return self
 
+    def prepare(self, first):
+        assert first == RAMP[0]
+
     def open(self, seed):
         return self
 

@@ -154,6 +154,7 @@ class Voices:
     def __init__(self, engine: Engine, codec: Codec, graphs: bool) -> None:
         self._engine, self._pace, self._follows = engine, Pace(codec), graphs
         self._codec = codec.streams(engine.slots, graphs)
+        self._codec.prepare(RAMP[0])
         self._open: list[Voice] = []
 
     def speak(

@@ -255,3 +255,22 @@ def test_what_is_recorded_beforehand_is_all_that_streams_need(snac, groups):
     assert pool._recorded.seen == known
     for seed, (out, own) in enumerate(zip(outs, frames, strict=True)):
         assert_same(np.concatenate(out), one_shot(snac, own, seed))
+
+
+def test_what_is_prepared_in_a_thread_changes_nothing(snac):
+    pool = snac.streams(slots=2, graphs=True)
+    pool._recorded = Shapes()
+    pool.prepare(3)
+    assert pool._prepared is not None
+    stream, frames = pool.open(4), random_frames(6, 1)
+    assert pool._prepared is None  # it was waited for
+    out = [stream.push(frames[:3]), stream.push(frames[3:]), stream.finish()]
+    assert_same(np.concatenate(out), one_shot(snac, frames, 4))
+
+
+def test_what_fails_in_that_thread_is_told(snac):
+    pool = snac.streams(slots=1, graphs=True)
+    pool._recorded = Shapes()
+    pool.prepare(-1)
+    with pytest.raises(RuntimeError, match="negative"):
+        pool.open(None)

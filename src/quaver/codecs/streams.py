@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -22,7 +23,7 @@ from torch import Tensor
 from quaver.core.errors import InputError
 from quaver.core.protocols import Part
 from quaver.nn.conv import Chunk, Memory, true_fp32
-from quaver.nn.recorded import Recorded
+from quaver.nn.recorded import Recorded, unrecorded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,6 +84,7 @@ class SnacStreams:
         self._recorded = Recorded() if graphs and self._device.type == "cuda" else None
         self._inputs: dict[tuple[_Shape, int], Tensor] = {}
         self._outputs: dict[tuple[_Shape, int], Tensor] = {}
+        self._prepared: Future[None] | None = None
         # first, where both want to run: who waits for sound waits for little more
         self._side = (
             None if self._recorded is None else torch.cuda.Stream(self._device, priority=-1)
@@ -90,6 +92,7 @@ class SnacStreams:
 
     def open(self, seed: int | None) -> SnacStream:
         """A new stream; `seed` draws the noise of the codec's noise blocks, None turns it off."""
+        self._settle()
         if not self._free:
             self._free = list(range(2 * self._rows - 1, self._rows - 1, -1))
             self._rows *= 2
@@ -98,11 +101,33 @@ class SnacStreams:
                 self._recorded = Recorded()
         return SnacStream(self, self._free.pop(), seed)
 
+    def prepare(self, first: int) -> None:
+        """Decode so many frames of nobody's in a thread: the first time of a process takes longer,
+        and seconds where kernels have never been built."""
+        if self._recorded is None:
+            return
+        shape = _Shape(first, edges=True, noise=True, keep=True)
+
+        def decode() -> None:
+            with unrecorded(), self._place():
+                self._decode(shape, self._pack(shape, [], 1).to(self._device))
+
+        helper = ThreadPoolExecutor(1, "codec")
+        self._prepared = helper.submit(decode)
+        helper.shutdown(wait=False)
+
+    def _settle(self) -> None:
+        """Wait for `prepare`."""
+        if self._prepared is not None:
+            self._prepared.result()
+            self._prepared = None
+
     def record(self, firsts: Iterable[int], groups: Collection[int]) -> None:
         """Record batches of any number of streams, each of which begins with one of `firsts`
         frames, goes on with one of `groups`, and ends, or is looked at as if it did."""
         if self._recorded is None:
             return
+        self._settle()
         step = LAST_STEP
         ends = range(_up(self._lag, step), _up(self._lag + max(groups), step) + 1, step)
         shapes = [_Shape(frames, edges=True, noise=True, keep=True) for frames in firsts]

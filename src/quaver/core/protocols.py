@@ -154,6 +154,10 @@ class CodecStreams(Protocol):
     def decode(self, parts: Sequence[Part]) -> list[NDArray[np.float32]]:
         """The samples of each part that are now final. A stream may have one part."""
 
+    def prepare(self, first: int) -> None:
+        """Get ready for a stream that begins with so many frames, beside whatever else is done,
+        where that takes time."""
+
     def record(self, firsts: Iterable[int], groups: Collection[int]) -> None:
         """Get ready for streams that begin with one of `firsts` frames and go on with one of
         `groups`, where that takes time."""

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 import torch
+
+_ALONE = threading.Lock()
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """For work beside what other threads do, which may break what they record: they do not
+    meanwhile."""
+    with _ALONE:
+        yield
 
 
 @contextmanager
@@ -38,7 +49,7 @@ class Recorded:
         if shape not in self._graphs:
             pool = next((graph.pool() for graph in self._graphs.values()), None)
             graph = torch.cuda.CUDAGraph()
-            with _no_collector(), torch.cuda.graph(graph, pool=pool):
+            with _ALONE, _no_collector(), torch.cuda.graph(graph, pool=pool):
                 step()
             self._graphs[shape] = graph
         self._graphs[shape].replay()
