@@ -97,6 +97,8 @@ class Fp8Linear(Fp8WeightLinear):
             scale_a=step.contiguous(),
             scale_b=scale[start:stop].view(1, -1),
             out_dtype=DTYPE,
+            # as kernels of few rows add up; sums that leave the tensor cores often take longer
+            use_fast_accum=True,
         )
 
     def _multiplies(self, x: Tensor, columns: int) -> bool:
