@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quaver.engine.engine import FEW
-from quaver.voicing import GLANCE, LEAD, LOW_LATENCY_RAMP, RAMP, Pace, Voices, group
+from quaver.voicing import GLANCE, LEAD, LOW_LATENCY_RAMP, RAMP, Pace, Voices, group, shifted
 
 FRAME = 2048 / 24000  # seconds
 FIRST = 0.9 * FRAME  # sound that three frames give
@@ -137,3 +137,67 @@ def test_where_few_speak_a_frame_waits_for_who_may_still_come(running, graphs, m
 def test_elsewhere_it_does_not(running, graphs):
     made = Launching(running)
     assert Voices(made, made, graphs).patience() == 0.0
+
+
+class Frames:
+    """Of one voice of `Many`."""
+
+    drained = False
+
+    def __init__(self):
+        self.launched = self.made = self.taken = 0
+
+    def take(self, most):
+        count = min(most, self.made - self.taken)
+        self.taken += count
+        return [torch.zeros(7)] * count
+
+
+class Many(Launching):
+    """The same for many voices."""
+
+    def __init__(self, running):
+        super().__init__(running)
+        self.streams_ = []
+        self.slots = running
+
+    def submit(self, job, rank):
+        self.streams_.append(Frames())
+        return self.streams_[-1]
+
+    def step(self, hold):
+        for frames in self.streams_:
+            frames.made, frames.launched = frames.launched, frames.launched + 1
+        return True
+
+    def decode(self, parts):
+        self.decoded.append(len(parts))
+        return [np.zeros(len(part.frames) * self.samples_per_frame) for part in parts]
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize(("count", "most"), [(8, 8), (64, 32), (256, 32), (600, 75)])
+def test_voices_that_began_together_are_decoded_in_turns(count, most, graphs, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    made = Many(count)
+    voices = Voices(made, made, graphs)
+    for _ in range(count):
+        voices.speak(None, None, False, True, 0.0)
+    for _ in range(64):
+        now += 0.03
+        voices.advance()
+    made.decoded.clear()
+    for _ in range(32):
+        now += 0.03
+        voices.advance()
+    assert max(made.decoded) == (most if graphs else count)
+    assert sum(made.decoded) == 32 // RAMP[-1] * count  # no smaller groups any more
+
+
+@given(st.integers(0, 5000), st.integers(1, 2000))
+def test_a_shift_is_less_than_a_group_in_groups_that_there_are(number, running):
+    groups = shifted(number, running)
+    assert set(groups) < set(RAMP[1:]) and len(set(groups)) == len(groups)
+    assert sum(groups) < RAMP[-1]
+    assert not groups or running >= 64

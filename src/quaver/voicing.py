@@ -29,6 +29,7 @@ SPARE = 1.5  # a group may take so much longer than frames do by now
 # Seconds before a step is over, by which the next must have been launched, and after which to look
 # again, since a step may be shorter than those before. Neither was tuned on a GPU.
 LEAD, GLANCE = 0.0015, 0.001
+BATCH = 32  # voices, which a codec decodes about as well together as more
 RECENT = 0.25  # how much the last frame counts for that
 
 
@@ -44,6 +45,19 @@ def group(ahead: float, pace: float) -> int:
     while count < RAMP[-1] and 2 * count * pace * SPARE <= ahead:
         count *= 2
     return count
+
+
+def shifted(number: int, running: int) -> list[int]:
+    """Groups that the number-th of so many voices has before its first of most frames.
+
+    Those that began together would else be decoded at once for ever, while the next frame is soon
+    done and nothing is launched; now a part of them is due at a time, a batch at least.
+    """
+    parts = 1
+    while parts < RAMP[-1] and 2 * parts * BATCH <= running:
+        parts *= 2
+    frames = number % parts * (RAMP[-1] // parts)
+    return [1 << power for power in range(frames.bit_length()) if frames >> power & 1]
 
 
 class Pace:
@@ -75,8 +89,9 @@ class Voice:
         seed: int | None,
         low_latency: bool,
         live: bool,
+        number: int,
     ) -> None:
-        self.frames, self._seed = frames, seed
+        self.frames, self._seed, self._number = frames, seed, number
         self._voices, self._low_latency = voices, low_latency
         self._codec: CodecStream | None = None  # once there is anything to decode
         self._live = live
@@ -85,6 +100,7 @@ class Voice:
         self._begun: float | None = None  # when its listener had the first sound
         self._given = 0  # samples
         self._group: list[Tensor] = []
+        self._shift: list[int] | None = None  # groups, once they could be of most frames
         self._early = 0  # samples that were given out before they were final
         self._ended = False
         self._ready: deque[NDArray[np.float32]] = deque()
@@ -145,6 +161,10 @@ class Voice:
             self._begun = pace.now
         ahead = self._given / pace.sample_rate - (pace.now - self._begun)
         more = group(ahead, pace.seconds) if self._live else next(self._ramp)
+        if more == RAMP[-1]:
+            if self._shift is None:
+                self._shift = self._voices.shifted(self._number)
+            more = self._shift.pop() if self._shift else more
         self._wanted = len(self._group) + more
 
 
@@ -156,6 +176,7 @@ class Voices:
         self._codec = codec.streams(engine.slots, graphs)
         self._codec.prepare(RAMP[0])
         self._open: list[Voice] = []
+        self._spoken = 0
 
     def speak(
         self, job: Job, seed: int | None, low_latency: bool, live: bool, rank: float
@@ -164,8 +185,10 @@ class Voices:
         listens; `rank` as in `Engine.submit`."""
         frames = self._engine.submit(job, rank)
         with self._engine.lock:
-            voice = Voice(self, frames, seed, low_latency, live and self._follows)
+            live = live and self._follows
+            voice = Voice(self, frames, seed, low_latency, live, self._spoken)
             self._open.append(voice)
+            self._spoken += 1
         return voice
 
     def close(self, voice: Voice) -> None:
@@ -180,6 +203,10 @@ class Voices:
             self._engine.record()
             groups = {*RAMP[1:]}
             self._codec.record({RAMP[0], *(LOW_LATENCY_RAMP[0] + g for g in groups)}, groups)
+
+    def shifted(self, number: int) -> list[int]:
+        """As `shifted`, on a GPU, which makes frames while the codec is at work."""
+        return shifted(number, self._engine.running) if self._follows else []
 
     def patience(self) -> float:
         """Seconds that `advance` can wait for whoever may still come; ask again after them.
