@@ -162,6 +162,87 @@ def _together(tensors, count: tl.constexpr):
 
 
 @triton.jit
+def _measured(xs, norms, inputs, eps, digits: tl.constexpr, whole: tl.constexpr):
+    """Of rows in parts [warps, pieces, rows, each]: one over each row's root mean square, or 1.0,
+    and what the first of its digits is worth, both [rows]. `norms` may be none."""
+    rows: tl.constexpr = xs[0].shape[2]
+    normed: tl.constexpr = len(norms) > 0
+    squares = tl.zeros(xs[0].shape, tl.float32)
+    most = squares
+    for c in tl.static_range(len(xs)):
+        x = xs[c].to(tl.float32)
+        squares += x * x
+        if normed:
+            x *= norms[c]
+        most = tl.maximum(most, tl.abs(x))
+    if rows == 1:
+        size: tl.constexpr = xs[0].numel
+        squares = tl.reshape(squares, (1, size))
+        squares, most = tl.reduce((squares, tl.reshape(most, (1, size))), 1, _both)
+    else:
+        squares, most = tl.reduce((squares, most), 3, _both)
+        squares, most = tl.reduce((squares, most), 1, _both)
+        squares, most = tl.reduce((squares, most), 0, _both)
+    rms = tl.full((rows,), 1.0, tl.float32)
+    unit = rms
+    if normed:
+        rms = tl.rsqrt(squares / inputs + eps)
+        most = (most * rms).to(xs[0].dtype).to(tl.float32)
+    if digits > 0:
+        unit = unit_of(most, digits, whole)
+    return rms, unit
+
+
+@triton.jit
+def _laid(
+    xs,
+    norms,
+    rms,
+    unit,
+    digits: tl.constexpr,
+    whole: tl.constexpr,
+    packs: tl.constexpr,
+    width: tl.constexpr,
+    dtype: tl.constexpr,
+):
+    """The columns of each part of x, and of inputs that meet the second of two weights in a byte
+    those apart."""
+    columns = _nothing()
+    others = _nothing()
+    for c in tl.static_range(len(xs)):
+        x = xs[c]
+        if len(norms) > 0:
+            x = (x.to(tl.float32) * rms[None, None, :, None] * norms[c]).to(x.dtype)
+        if digits > 0:
+            x = over(x.to(tl.float32), unit[None, None, :, None], digits)
+        if packs == 2:
+            halves: tl.constexpr = (x.shape[0], x.shape[1], x.shape[2], x.shape[3] // 2, 2)
+            x, other = tl.split(tl.reshape(x, halves))
+            others += (_columns(other, digits, whole, width, dtype),)
+        columns += (_columns(x, digits, whole, width, dtype),)
+    return columns, others
+
+
+@triton.jit
+def _product(tile, levels_pointer, columns, others, kind: tl.constexpr):
+    """A piece of the weight, as it is multiplied, times columns; or the first of two weights in a
+    byte, and the second times others. [warps, 16, columns], fp32."""
+    dtype: tl.constexpr = columns.dtype
+    sums: tl.constexpr = tl.int32 if dtype == tl.int8 else tl.float32
+    part = tl.zeros((tile.shape[0], 16, COLUMNS), sums)
+    if kind == 0:
+        if dtype != tl.float8e4nv:  # which is multiplied by both kinds of eight-bit floats
+            tile = tile.to(dtype)
+        part = tl.dot(tile, columns, part, out_dtype=sums)
+    else:
+        even = unpacked(tile, levels_pointer, 0, kind, dtype)
+        part = tl.dot(even, columns, part, out_dtype=sums)
+        odd = unpacked(tile, levels_pointer, 1, kind, dtype)
+        part = tl.dot(odd, others, part, out_dtype=sums)
+    return part.to(tl.float32)
+
+
+@triton.jit
 def _row(
     x_pointer,
     weight_pointer,
@@ -202,7 +283,6 @@ def _row(
     """`turns` tiles of `own` outputs. A row of the weight has `length` bytes, and a warp `pieces`
     of it, `each` long; x has columns for `many` of those at a time."""
     packs: tl.constexpr = 1 if kind == 0 else 2
-    sums: tl.constexpr = tl.int32 if dtype == tl.int8 else tl.float32
     inputs = length * packs
     # Programs' tiles lie side by side: rows that are far apart may share a channel of the memory.
     first = tl.program_id(0) * own
@@ -249,41 +329,10 @@ def _row(
     rms = tl.full((block_rows,), 1.0, tl.float32)
     unit = rms
     if normed or (digits > 0 and not given):
-        squares = tl.zeros(xs[0].shape, tl.float32)
-        most = squares
-        for c in tl.static_range(parts):
-            x = xs[c].to(tl.float32)
-            squares += x * x
-            if normed:
-                x *= norms[c]
-            most = tl.maximum(most, tl.abs(x))
-        if block_rows == 1:
-            all_of: tl.constexpr = warps * many * each * packs
-            squares = tl.reshape(squares, (1, all_of))
-            squares, most = tl.reduce((squares, tl.reshape(most, (1, all_of))), 1, _both)
-        else:
-            squares, most = tl.reduce((squares, most), 3, _both)
-            squares, most = tl.reduce((squares, most), 1, _both)
-            squares, most = tl.reduce((squares, most), 0, _both)
-        if normed:
-            rms = tl.rsqrt(squares / inputs + eps)
-            most = (most * rms).to(xs[0].dtype).to(tl.float32)
-        if digits > 0 and not given:
-            unit = unit_of(most, digits, whole)
+        rms, unit = _measured(xs, norms, inputs, eps, 0 if given else digits, whole)
     if given:
         unit *= tl.load(given_pointer).to(tl.float32)
-    columns = _nothing()
-    others = _nothing()  # of inputs that meet the second of two weights in a byte
-    for c in tl.static_range(parts):
-        x = xs[c]
-        if normed:
-            x = (x.to(tl.float32) * rms[None, None, :, None] * norms[c]).to(x.dtype)
-        if digits > 0:
-            x = over(x.to(tl.float32), unit[None, None, :, None], digits)
-        if packs == 2:
-            x, other = tl.split(tl.reshape(x, (warps, many, block_rows, each, 2)))
-            others += (_columns(other, digits, whole, width, dtype),)
-        columns += (_columns(x, digits, whole, width, dtype),)
+    columns, others = _laid(xs, norms, rms, unit, digits, whole, packs, width, dtype)
     column = tl.arange(0, COLUMNS)
     count: tl.constexpr = COLUMNS // (many * block_rows)  # of digits of a number
     digit = column % count
@@ -311,20 +360,12 @@ def _row(
                 )
                 tiles += (later,)
                 scales += (later_scale,)
-            part = tl.zeros((warps, 16, COLUMNS), sums)
-            if packs == 2:
-                even = unpacked(tile, levels_pointer, 0, kind, dtype)
-                part = tl.dot(even, columns[c // many], part, out_dtype=sums)
-                odd = unpacked(tile, levels_pointer, 1, kind, dtype)
-                part = tl.dot(odd, others[c // many], part, out_dtype=sums)
-            else:
-                if dtype != tl.float8e4nv:  # which is multiplied by both kinds of eight-bit floats
-                    tile = tile.to(dtype)
-                part = tl.dot(tile, columns[c // many], part, out_dtype=sums)
+            other = others[c // many] if packs == 2 else columns[c // many]
+            part = _product(tile, levels_pointer, columns[c // many], other, kind)
             counts = tl.where(column // (COLUMNS // many) == c % many, worth, 0.0)[None, None, :]
             if grouped:
                 counts = counts * scale.to(tl.float32)[:, :, None]
-            total += part.to(tl.float32) * counts
+            total += part * counts
         if block_rows == 1:
             totals += (tl.sum(total, 2)[:, :, None],)
         else:
