@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quaver.engine.sampling import SamplerState
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
+WARPS = 8  # of a stream
 
 
 @triton.jit
@@ -151,7 +152,7 @@ def choose(state: SamplerState, start: int, logits: Tensor, windows: bool) -> Te
             lowest=LOWEST,
             highest=HIGHEST,
             block=triton.next_power_of_2(choices),
-            num_warps=8,
+            num_warps=WARPS,
             **starting_early(logits.device),
         )
     return choice
