@@ -28,7 +28,7 @@ LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
 SPARE = 1.5  # a group may take so much longer than frames do by now
 # Seconds before a step is over, by which the next must have been launched, and after which to look
 # again, since a step may be shorter than those before. Neither was tuned on a GPU.
-LEAD, GLANCE = 0.0015, 0.001
+LEAD, GLANCE = 0.001, 0.001
 BATCH = 32  # voices, which a codec decodes about as well together as more
 RECENT = 0.25  # how much the last frame counts for that
 
