@@ -33,7 +33,7 @@ from quaver.nn.weight import Kept, Packing
 TILE = 16  # rows of a matrix instruction
 COLUMNS = tl.constexpr(8)  # of it
 PIECE = 64  # bytes of a row, in four threads
-MOST_ROWS = 4  # not tuned
+MOST_ROWS = 2  # three take longer than a kernel of several
 MOST_TURNS = 16  # tiles of a program, whose code has them one after the other
 
 
@@ -194,6 +194,13 @@ def _measured(xs, norms, inputs, eps, digits: tl.constexpr, whole: tl.constexpr)
 
 
 @triton.jit
+def _halves(x):
+    """Every other input [warps, pieces, rows, each], from the first on and from the second on."""
+    half: tl.constexpr = x.shape[3] // 2
+    return tl.split(tl.reshape(x, (x.shape[0], x.shape[1], x.shape[2], half, 2)))
+
+
+@triton.jit
 def _laid(
     xs,
     norms,
@@ -216,8 +223,7 @@ def _laid(
         if digits > 0:
             x = over(x.to(tl.float32), unit[None, None, :, None], digits)
         if packs == 2:
-            halves: tl.constexpr = (x.shape[0], x.shape[1], x.shape[2], x.shape[3] // 2, 2)
-            x, other = tl.split(tl.reshape(x, halves))
+            x, other = _halves(x)
             others += (_columns(other, digits, whole, width, dtype),)
         columns += (_columns(x, digits, whole, width, dtype),)
     return columns, others

@@ -137,5 +137,7 @@ def _cut(weight: Kept, gated: bool) -> _Cut:
 def shape_of(weight: Kept, gated: bool) -> Shape:
     """How a product by `weight` is cut. Others were tried in fp8 alone, for 64 rows."""
     outputs, length = weight.elements.shape
+    if weight.elements.itemsize == 1 and weight.packing is Packing.NONE:
+        return Shape(64, 256, programs=1, stages=4)
     programs = 1 if gated or outputs == length else 2
     return Shape(64, 256 if weight.elements.itemsize == 1 else 128, programs, stages=3)
