@@ -12,7 +12,7 @@ import torch
 
 from quaver.codecs.snac import NoiseBlock, ResidualUnit, Snac, SnacConfig
 from quaver.core.protocols import Part
-from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Memory, Snake, true_fp32
+from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Memory, Snake, convolutions
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
@@ -207,6 +207,18 @@ def test_products_are_as_exact_as_fp32s(size):
     assert (found.double() - wanted).norm() < 3 * (plain - wanted).norm()
 
 
+def test_products_in_tf32_are_those_of_eleven_bits():
+    weight, x = randn(128, 128) / 8, randn(1, 128, 64, seed=2)
+    chunk = pair_of_chunks(1, rate=64, lag=0)[1]
+    chunk.start += 1
+    window = layers.Window.empty(*x.shape, 6, x.to(DEVICE))
+    window.x.copy_(x)
+    layer = layers.Mix(layers.NOISE, halves(weight.to(DEVICE), exact=False))
+    found = layers.mix(layer, window, chunk, 6, torch.ones(1, 64, device=DEVICE)).x.cpu()
+    wanted = x.double() + weight.half().double() @ x.half().double()
+    assert_close(found, wanted)
+
+
 @pytest.mark.parametrize("size", [1e-2, 1.0, 1e2])
 def test_waves_are_as_exact_as_fp32s(size):
     unit = spread(ResidualUnit(32, 1))
@@ -236,7 +248,7 @@ def codecs():
 
 def one_shot(codec, frames, seed):
     chosen = None if seed is None else torch.tensor([seed], device=DEVICE)
-    with torch.inference_mode(), true_fp32():
+    with torch.inference_mode(), convolutions():
         return codec.decode_batch(frames[None].to(DEVICE), chosen)[0].cpu().numpy()
 
 
@@ -266,6 +278,20 @@ def test_streams_through_kernels_are_one_decode_each(codecs, trial, graphs):
         wanted = one_shot(plain, whole, seed)
         assert 0.05 < np.abs(wanted).max() < 0.999
         assert np.abs(np.concatenate(out) - wanted).max() < 1e-5
+
+
+def test_tf32_is_heard_by_nobody(codecs):
+    """Fifty decibels below what is heard, and not the same."""
+    plain, _ = codecs
+    own = deepcopy(plain)
+    own.tf32 = True
+    own.fuse()
+    frames = torch.from_numpy(np.random.default_rng(3).integers(0, BOOK, (6, 7)))
+    pool = own.streams(slots=1, graphs=False)
+    found = pool.decode([Part(pool.open(5), frames, last=True)])[0]
+    wanted = one_shot(plain, frames, 5)
+    error = 20 * np.log10(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+    assert -100 < error < -50
 
 
 def test_a_stride_without_a_kernel_stays_plain():

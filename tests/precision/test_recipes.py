@@ -40,8 +40,14 @@ def test_named_recipes_keep_embedding_head_and_codec_high():
             "backbone": name,
             "head": "bf16",
             "kv": "bf16",
-            "codec": "fp32",
+            "codec": "tf32",
         }
+
+
+def test_a_codec_is_as_exact_as_what_stands_before_it_deserves():
+    assert find_recipe("fp32").format(Role.CODEC) is Format.FP32
+    assert find_recipe("fp8,codec=fp32").format(Role.CODEC) is Format.FP32
+    assert find_recipe("bf16").format(Role.CODEC) is Format.TF32
 
 
 def test_overrides_reach_roles_and_layers():

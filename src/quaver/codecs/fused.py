@@ -36,14 +36,15 @@ class FusedDecoder:
     """A decoder's weights, laid out for the kernels: as they were when this was made."""
 
     def __init__(self, codec: Snac) -> None:
+        exact = not codec.tf32
         wide, narrow, *blocks, snake, last_layer = codec.decoder.model
         self._books = _books(codec)
         snakes = [*(cast("DecoderBlock", block).block[0] for block in blocks), snake]
         first, *after = [snake_rows(cast("Snake", one).alpha) for one in snakes]
         self._wide, self._last = cast("Conv1d", wide), cast("Conv1d", last_layer)
-        self._first = _first(self._wide, cast("Conv1d", narrow), first)
+        self._first = _first(self._wide, cast("Conv1d", narrow), first, exact)
         self._blocks = [
-            _Block(cast("DecoderBlock", block), following)
+            _Block(cast("DecoderBlock", block), following, exact)
             for block, following in zip(blocks, after, strict=True)
         ]
 
@@ -64,15 +65,17 @@ class FusedDecoder:
 class _Block:
     """Upsample, add noise, refine, and the snake of what follows."""
 
-    def __init__(self, block: DecoderBlock, after: Tensor) -> None:
+    def __init__(self, block: DecoderBlock, after: Tensor, exact: bool = True) -> None:
         _, up, *rest = block.block
         noise = rest[:-3]
         units = cast("list[ResidualUnit]", rest[-3:])
         self._up_layer = cast("ConvTranspose1d", up)
-        self._up = Upsample.of(self._up_layer.weight, self._up_layer.bias)
-        self._noise = _noise(cast("NoiseBlock", noise[0])) if noise else None
+        self._up = Upsample.of(self._up_layer.weight, self._up_layer.bias, exact)
+        self._noise = _noise(cast("NoiseBlock", noise[0]), exact) if noise else None
         last_unit = units[-1]
-        self._units = [(unit, _unit(unit, after if unit is last_unit else None)) for unit in units]
+        self._units = [
+            (unit, _unit(unit, after if unit is last_unit else None, exact)) for unit in units
+        ]
 
     def __call__(self, x: Window, chunk: Chunk, seeds: Tensor | None, room: int) -> Window:
         """x after the block's own snake -> what comes out, after the next one, with room for what
@@ -117,19 +120,19 @@ def _books(codec: Snac) -> Books:
     )
 
 
-def _first(wide: Conv1d, narrow: Conv1d, after: Tensor) -> Mix:
+def _first(wide: Conv1d, narrow: Conv1d, after: Tensor, exact: bool = True) -> Mix:
     table = table_of(wide.weight, cast("Tensor", wide.bias), None)
-    return Mix(FIRST, halves(narrow.weight[..., 0]), narrow.bias, table, after=after)
+    return Mix(FIRST, halves(narrow.weight[..., 0], exact), narrow.bias, table, after=after)
 
 
-def _noise(block: NoiseBlock) -> tuple[int, Mix]:
-    return block.index, Mix(NOISE, halves(block.linear.weight[..., 0]))
+def _noise(block: NoiseBlock, exact: bool = True) -> tuple[int, Mix]:
+    return block.index, Mix(NOISE, halves(block.linear.weight[..., 0], exact))
 
 
-def _unit(unit: ResidualUnit, after: Tensor | None) -> Mix:
+def _unit(unit: ResidualUnit, after: Tensor | None, exact: bool = True) -> Mix:
     snake, wide, snake2, narrow = unit.block
     wide, narrow = cast("Conv1d", wide), cast("Conv1d", narrow)
     first, second = [cast("Snake", one).alpha for one in (snake, snake2)]
     table = table_of(wide.weight, cast("Tensor", wide.bias), second)
-    weight = halves(narrow.weight[..., 0])
+    weight = halves(narrow.weight[..., 0], exact)
     return Mix(UNIT, weight, narrow.bias, table, wide.dilation, snake_rows(first), after)

@@ -22,7 +22,7 @@ from quaver.codecs.layout import CodeLayout
 from quaver.codecs.streams import SnacStream, SnacStreams
 from quaver.core.errors import CheckpointError, InputError
 from quaver.core.random import normal, seed_key, stream_key
-from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Snake, true_fp32
+from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Snake, convolutions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -291,6 +291,7 @@ class Snac(nn.Module):
         self.encoder = Encoder(config)
         self.quantizer = Quantizer(config)
         self.decoder = Decoder(config)
+        self.tf32 = False  # whether a GPU may multiply fp32 as TF32 while it decodes
         self._fused: FusedDecoder | None = None
 
     @torch.no_grad()
@@ -336,7 +337,7 @@ class Snac(nn.Module):
         if samples.ndim != 1 or not len(samples):
             raise InputError(f"audio has shape {samples.shape}; mono samples [n] are needed")
         self.encoder.to(self.device)  # it may lie on the host, which speaking has no use for
-        with true_fp32():
+        with convolutions():
             return self.encode_batch(torch.from_numpy(samples)[None].to(self.device))[0]
 
     @property

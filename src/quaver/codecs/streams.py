@@ -22,7 +22,7 @@ from torch import Tensor
 
 from quaver.core.errors import InputError
 from quaver.core.protocols import Part
-from quaver.nn.conv import Chunk, Memory, true_fp32
+from quaver.nn.conv import Chunk, Memory, convolutions
 from quaver.nn.recorded import Recorded, unrecorded
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class SnacStreams:
         frames = given[:, 4:].view(len(given), shape.frames, -1)
         rate = codec.config.vq_strides[0]
         chunk = Chunk(self._memory, rows, start, end, shape.edges, shape.keep, rate)
-        with true_fp32():
+        with convolutions(codec.tf32):
             return codec.decode_chunk(frames, chunk, seeds if shape.noise else None)
 
     def _final(self, part: Part, samples: NDArray[np.float32]) -> NDArray[np.float32]:

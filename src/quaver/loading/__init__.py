@@ -25,7 +25,7 @@ from quaver.loading.hosting import drop_text_rows
 from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, stored_recipe
 from quaver.loading.parts import find_device, load_codec, read_sampling, read_tokenizer
 from quaver.nn.linear import Product
-from quaver.precision import Recipe, Role, find_recipe
+from quaver.precision import Format, Recipe, Role, find_recipe
 from quaver.precision.auto import AUTO, RESERVE, choose
 from quaver.precision.devices import CUDA_BF16, DeviceKind, State, default_recipe, recipe_support
 from quaver.quant.apply import quantise
@@ -128,6 +128,7 @@ def open_model(
     orpheus = load_orpheus(folder.path, folder.name, chosen, place, positions, on_gpu)
     speech = orpheus.config.speech
     snac = load_codec(_codec_folder(folder.path, str(codec or speech.codec)), place)
+    snac.tf32 = chosen.format(Role.CODEC) is Format.TF32
     if snac.config.codebook_size != speech.tokens.codebook_size:
         raise CheckpointError(
             f"the codec has {snac.config.codebook_size} codes a book and the model speaks "

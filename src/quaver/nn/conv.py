@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def true_fp32() -> AbstractContextManager[None]:
-    """cuDNN convolutions without TF32, which torch would use by default."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+def convolutions(tf32: bool = False) -> AbstractContextManager[None]:
+    """Within, whether cuDNN multiplies fp32 as TF32, which torch would let it do by default."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32)
 
 
 class Memory:

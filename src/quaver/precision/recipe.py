@@ -21,7 +21,8 @@ from quaver.precision.roles import Format, Role
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Formats by role. Roles that are not named have the format `default`, the codec fp32.
+    """Formats by role. Roles that are not named have the format `default`; the codec fp32 or,
+    where others have less, tf32.
 
     `layers` are pairs of a pattern of layer names and a format; the last that matches counts.
     Raises InputError for a format that its role or layer cannot have.
@@ -48,7 +49,9 @@ class Recipe:
                 )
 
     def format(self, role: Role) -> Format:
-        default = Format.FP32 if role is Role.CODEC else self.default
+        default = self.default
+        if role is Role.CODEC and default is not Format.FP32:
+            default = Format.TF32
         return dict(self.formats).get(role, default)
 
     def layer_format(self, name: str, role: Role) -> Format:

@@ -78,5 +78,5 @@ class Role(StrEnum):
             return _DENSE | {Format.FP8, Format.FP8_E5M2, Format.INT8}
         if self is Role.EMBED:
             return frozenset(Format) - {Format.FP8_STATIC}  # a table has no inputs to calibrate
-        # a codec's error is heard directly, and it is a few percent of the work
-        return frozenset({Format.FP32}) if self is Role.CODEC else _DENSE
+        # a codec's error is heard directly
+        return frozenset({Format.FP32, Format.TF32}) if self is Role.CODEC else _DENSE

@@ -121,6 +121,7 @@ def mix(
     block_columns: tl.constexpr,
     block_steps: tl.constexpr,
     block_inputs: tl.constexpr,
+    exact: tl.constexpr,
     early: tl.constexpr,
 ) -> None:
     """One block of outputs of one block of columns. `offset` is where in its row a window begins,
@@ -152,7 +153,7 @@ def mix(
             x = tl.load(own, mask=(c[:, None] < inputs) & there_own, other=0.0)
         else:
             x = _around(table_pointer, own, c, there_own, inputs, dilation, kind == 1, taps)
-        large, small = dot(weight_pointer, n, c, outputs, inputs, outputs, x, large, small)
+        large, small = dot(weight_pointer, n, c, outputs, inputs, outputs, x, large, small, exact)
     total = large + small * (2.0**-11)
     known = (n[:, None] < outputs) & there[None, :]
     if kind != 2:
@@ -196,6 +197,7 @@ def upsample(
     block_columns: tl.constexpr,
     block_steps: tl.constexpr,
     block_inputs: tl.constexpr,
+    exact: tl.constexpr,
     early: tl.constexpr,
 ) -> None:
     """One block of outputs, `stride` to a channel, of one block of columns."""
@@ -221,7 +223,9 @@ def upsample(
             x = tl.load(places + tl.cast(first, tl.int64) * in_row - before, mask=known, other=0.0)
             own = m + before * rows
             limit = rows * (1 + before)
-            large, small = dot(weight_pointer, own, c, limit, inputs, 2 * rows, x, large, small)
+            large, small = dot(
+                weight_pointer, own, c, limit, inputs, 2 * rows, x, large, small, exact
+            )
     total = large + small * (2.0**-11)
     # a channel's outputs of one input stand side by side
     channels: tl.constexpr = block_outputs // stride

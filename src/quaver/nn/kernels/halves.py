@@ -14,23 +14,29 @@ import triton.language as tl
 from torch import Tensor
 
 
-def halves(weight: Tensor) -> Tensor:
-    """fp32 [...] -> fp16 [2, ...]: each number, and 2^11 times what it loses."""
+def halves(weight: Tensor, exact: bool = True) -> Tensor:
+    """fp32 [...] -> fp16 [2, ...]: each number, and 2^11 times what it loses. Not exact, [1, ...]:
+    the number alone, whose 11 bits are TF32's, and one product."""
     coarse = weight.half()
+    if not exact:
+        return coarse[None]
     return torch.stack((coarse, ((weight - coarse.float()) * 2.0**11).half()))
 
 
 @triton.jit
-def dot(pointer, n, k, rows, inputs, all_rows, x, large, small) -> tuple[tl.tensor, tl.tensor]:
-    """Rows n, all below `rows`, and inputs k of halves [2, all_rows, inputs] times x [k, columns],
-    added to sums of which the second stands for 2^-11 times as much."""
+def dot(
+    pointer, n, k, rows, inputs, all_rows, x, large, small, exact: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """Rows n, all below `rows`, and inputs k of halves [1 or 2, all_rows, inputs] times x [k,
+    columns], added to sums of which the second stands for 2^-11 times as much."""
     inside = (n[:, None] < rows) & (k[None, :] < inputs)
     places = pointer + n[:, None].to(tl.int64) * inputs + k[None, :]
     weight = tl.load(places, mask=inside, other=0.0)
-    fine = tl.load(places + tl.cast(all_rows, tl.int64) * inputs, mask=inside, other=0.0)
     coarse = x.to(tl.float16)
-    rest = ((x - coarse.to(tl.float32)) * 2048.0).to(tl.float16)
     large = tl.dot(weight, coarse, large)
-    small = tl.dot(weight, rest, small)
-    small = tl.dot(fine, coarse, small)
+    if exact:
+        fine = tl.load(places + tl.cast(all_rows, tl.int64) * inputs, mask=inside, other=0.0)
+        rest = ((x - coarse.to(tl.float32)) * 2048.0).to(tl.float16)
+        small = tl.dot(weight, rest, small)
+        small = tl.dot(fine, coarse, small)
     return large, small

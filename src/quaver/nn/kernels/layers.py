@@ -82,7 +82,7 @@ class Mix:
     """
 
     kind: int
-    weight: Tensor  # halves [2, outputs, inputs]
+    weight: Tensor  # halves [1 or 2, outputs, inputs]
     bias: Tensor | None = None  # [outputs]
     table: Tensor | None = None  # [2 + TAPS + 1, inputs] as from `table_of`
     dilation: int = 1
@@ -99,16 +99,16 @@ class Mix:
 class Upsample:
     """A transposed convolution by a stride, with a kernel of twice the stride."""
 
-    weight: Tensor  # halves [2, 2, outputs * stride, inputs], of an input and of the one before
+    weight: Tensor  # halves [1 or 2, 2, outputs * stride, inputs], of an input and the one before
     bias: Tensor  # [outputs]
     stride: int  # a power of two
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor) -> Upsample:
-        """Of torch's weight [inputs, outputs, 2 * stride]."""
+    def of(cls, weight: Tensor, bias: Tensor, exact: bool = True) -> Upsample:
+        """Of torch's weight [inputs, outputs, 2 * stride]; `exact` as for `halves`."""
         inputs, outputs, kernel = weight.shape
         laid = weight.reshape(inputs, outputs, 2, kernel // 2).permute(2, 1, 3, 0)
-        return cls(halves(laid.reshape(2, -1, inputs)), bias, kernel // 2)
+        return cls(halves(laid.reshape(2, -1, inputs), exact), bias, kernel // 2)
 
 
 def snake_rows(alpha: Tensor) -> Tensor:
@@ -129,13 +129,11 @@ def mix_shape(kind: int, outputs: int, columns: int) -> Shape:
     more than a thread has, and two programs a multiprocessor or one of 16 warps. All outputs of a
     column are in few programs, since each computes anew what stands before the product."""
     block = min(max(16, triton.next_power_of_2(outputs)), 256)
-    ahead = kind == NOISE  # a convolution's loads ahead would fill shared memory
     if columns * outputs < FEW:
-        return Shape(min(block, 64), 32, 32, warps=4, stages=3 if ahead else 1)
-    if block == 256:
-        return Shape(block, 64, 32, warps=16, stages=2 if ahead else 1)
-    inputs, stages = (32, 3) if ahead else (16, 1)
-    return Shape(block, 64, inputs, warps=8 if block == 128 else 4, stages=stages)
+        # a convolution's loads ahead would fill shared memory
+        return Shape(min(block, 64), 32, 32, warps=4, stages=3 if kind == NOISE else 1)
+    inputs = 16 if kind == NOISE or block == 128 else 32
+    return Shape(block, 64, inputs, warps=max(4, block // 16), stages=1)
 
 
 def upsample_shape(outputs: int, columns: int) -> Shape:
@@ -259,6 +257,7 @@ def mix(
             block_columns=shape.columns,
             block_steps=each,
             block_inputs=shape.inputs,
+            exact=len(layer.weight) > 1,
             num_warps=shape.warps,
             num_stages=shape.stages,
             **starting_early(window.whole.device),
@@ -308,6 +307,7 @@ def upsample(
             block_columns=shape.columns,
             block_steps=each,
             block_inputs=shape.inputs,
+            exact=len(layer.weight) > 1,
             num_warps=shape.warps,
             num_stages=shape.stages,
             **starting_early(window.whole.device),
