@@ -20,13 +20,22 @@ def test_a_benchmark_from_beginning_to_end(tiny_checkpoint, tmp_path):
     done = quaver(
         *("bench", str(tiny_checkpoint), "--recipe", "fp32", "--streams", "1,3"),
         *("--seconds", "0.5", "--repeats", "2", "--cold", "--baseline", "transformers"),
-        *("--markdown", "--out", str(out), "--plot", str(tmp_path / "plot.svg")),
+        *(
+            "--text",
+            "Hello.",
+            "--markdown",
+            "--out",
+            str(out),
+            "--plot",
+            str(tmp_path / "plot.svg"),
+        ),
     )
     assert done.returncode == 0, done.stderr
     told = done.stdout.decode()
     printed = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     assert [each["streams"] for each in printed] == [1, 3]
     assert printed[0].keys() >= KEYS
+    assert printed[0]["prompt_tokens"] < 20
     assert printed[0]["machine"]["versions"]["torch"]
     assert printed[0]["baseline"]["tokens_per_s"] > 0 and printed[0]["cold_start_s"] > 0.5
     assert "baseline" not in printed[1]

@@ -28,6 +28,7 @@ class Plan:
     seconds: float  # of sound, of each stream, at most
     repeats: int
     seed: int
+    text: str | None = None  # what each says, if not something that takes about as long
 
 
 def text_for(seconds: float) -> str:
@@ -56,7 +57,7 @@ def measure(
         loading = _peak_gb(device, gpu, gpu_before)
         ceilings = ceilings or measure_ceilings(device, cost.weight_bytes)
         _forget(device)  # what loading took, and the ceilings
-        text = text_for(plan.seconds)
+        text = plan.text or text_for(plan.seconds)
         progress(f"{count} streams: warming up")
         # as long as a run: a recorded step has a shape for each range of lengths
         for _ in range(WARM_UPS[device.partition(":")[0]]):

@@ -43,6 +43,9 @@ Seconds = Annotated[
     float | None,
     typer.Option(help="Of sound of each stream, at most: 8. Of a service: of asking, 30."),
 ]
+Text = Annotated[
+    str | None, typer.Option(help="What each stream says; default: what takes about --seconds.")
+]
 Rate = Annotated[
     str | None,
     typer.Option(help="Of a service: requests a second, at random, whatever --streams says."),
@@ -75,6 +78,7 @@ def bench(
     device: Device = None,
     streams: Streams = "1",
     seconds: Seconds = None,
+    text: Text = None,
     rate: Rate = None,
     max_seconds: MaxSeconds = None,
     repeats: Repeats = 3,
@@ -105,7 +109,7 @@ def bench(
         return
     if len(given) != (shape is None):
         raise InputError("give one MODEL, or --shape, or `compare` and two results")
-    plan = _plan(streams, SOUND_SECONDS if seconds is None else seconds, repeats, seed)
+    plan = _plan(streams, SOUND_SECONDS if seconds is None else seconds, repeats, seed, text)
     if baseline not in (None, *BASELINES):
         raise InputError(f"--baseline is {baseline!r}; allowed is {', '.join(BASELINES)}")
     _check_plot(plot)
@@ -211,7 +215,7 @@ def _guarded(
     return rows
 
 
-def _plan(streams: str, seconds: float, repeats: int, seed: int) -> Plan:
+def _plan(streams: str, seconds: float, repeats: int, seed: int, text: str | None) -> Plan:
     from quaver.bench.measure import Plan
 
     try:
@@ -226,7 +230,7 @@ def _plan(streams: str, seconds: float, repeats: int, seed: int) -> Plan:
     for name, value, fine, most in allowed:
         if not fine:
             raise InputError(f"{name} is {value}; allowed is more than 0, up to {most:g}")
-    return Plan(counts, seconds, repeats, seed)
+    return Plan(counts, seconds, repeats, seed, text)
 
 
 @contextmanager
