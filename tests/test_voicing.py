@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quaver.engine.engine import FEW
-from quaver.voicing import GLANCE, LEAD, LOW_LATENCY_RAMP, RAMP, Pace, Voices, group, shifted
+from quaver.voicing import GLANCE, LEAD, LOW_LATENCY_RAMP, RAMP, Pace, Voices, group, opening
 
 FRAME = 2048 / 24000  # seconds
 FIRST = 0.9 * FRAME  # sound that three frames give
@@ -61,6 +61,21 @@ def test_a_frame_of_all_takes_as_long_as_what_came_between(monkeypatch):
     assert pace.seconds < FRAME
 
 
+def test_a_pause_is_no_slow_frame(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    made = Many(1)
+    voices = Voices(made, made, True)
+    for _ in range(40):
+        now += 60.0
+        voice = voices.speak(None, None, False, True, 0.0)
+        for _ in range(4):
+            now += 0.01
+            voices.advance()
+        voices.close(voice)
+    assert made.decoded == [1] * 40
+
+
 class Launching:
     """An engine of one voice that launches a frame before it looks at the last; a voice's frames;
     and a codec that remembers how many frames had been made and were in flight at each decode."""
@@ -98,6 +113,9 @@ class Launching:
 
     def open(self, seed):
         return self
+
+    def close(self):
+        pass
 
     def decode(self, parts):
         self.decoded.append((self.made, self.launched - self.made))
@@ -147,6 +165,9 @@ class Frames:
     def __init__(self):
         self.launched = self.made = self.taken = 0
 
+    def cancel(self):
+        pass
+
     def take(self, most):
         count = min(most, self.made - self.taken)
         self.taken += count
@@ -176,8 +197,8 @@ class Many(Launching):
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize(("count", "most"), [(8, 8), (64, 32), (256, 32), (600, 75)])
-def test_voices_that_began_together_are_decoded_in_turns(count, most, graphs, monkeypatch):
+@pytest.mark.parametrize(("count", "most"), [(8, 8), (64, 32), (256, 52), (600, 100)])
+def test_voices_that_begin_together_are_decoded_in_turns(count, most, graphs, monkeypatch):
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     made = Many(count)
@@ -195,9 +216,24 @@ def test_voices_that_began_together_are_decoded_in_turns(count, most, graphs, mo
     assert sum(made.decoded) == 32 // RAMP[-1] * count  # no smaller groups any more
 
 
-@given(st.integers(0, 5000), st.integers(1, 2000))
-def test_a_shift_is_less_than_a_group_in_groups_that_there_are(number, running):
-    groups = shifted(number, running)
-    assert set(groups) < set(RAMP[1:]) and len(set(groups)) == len(groups)
-    assert sum(groups) < RAMP[-1]
-    assert not groups or running >= 64
+@given(st.integers(0, 5000), st.integers(1, 2000), st.floats(0.0, 3.0))
+def test_a_first_sound_lasts_until_there_is_more(number, crowd, pace):
+    frames = opening(number, crowd, pace)
+    assert RAMP[0] <= frames <= RAMP[-1]
+    assert frames - RAMP[0] + 0.5 >= pace or frames == RAMP[-1]
+    if crowd < 64 and pace < 0.3:
+        assert frames == RAMP[0]
+
+
+@pytest.mark.parametrize(("pace", "wanted"), [(0.2, LOW_LATENCY_RAMP[0]), (0.7, 4)])
+def test_who_wants_a_first_sound_soon_has_it_where_it_lasts(pace, wanted, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    made = Launching(1)
+    voices = Voices(made, made, True)
+    voices._pace.seconds = pace * FRAME
+    voices.speak(None, None, True, True, 0.0)
+    while not made.decoded:
+        now += pace * FRAME
+        voices.advance()
+    assert made.taken == wanted

@@ -29,7 +29,9 @@ SPARE = 1.5  # a group may take so much longer than frames do by now
 # Seconds before a step is over, by which the next must have been launched, and after which to look
 # again, since a step may be shorter than those before. Neither was tuned on a GPU.
 LEAD, GLANCE = 0.001, 0.001
+FIRST_SOUND = 0.5  # frames' worth, at least, of a first group
 BATCH = 32  # voices, which a codec decodes about as well together as more
+CROWD = 2 * BATCH  # voices, from which on some begin later than others
 RECENT = 0.25  # how much the last frame counts for that
 
 
@@ -47,33 +49,44 @@ def group(ahead: float, pace: float) -> int:
     return count
 
 
-def shifted(number: int, running: int) -> list[int]:
-    """Groups that the number-th of so many voices has before its first of most frames.
+def opening(number: int, crowd: int, pace: float) -> int:
+    """Frames of the first sound of the number-th voice, while a `crowd` waits for theirs and a
+    frame takes `pace` of the time that it sounds.
 
-    Those that began together would else be decoded at once for ever, while the next frame is soon
-    done and nothing is launched; now a part of them is due at a time, a batch at least.
+    The first sound lasts until there is more. In a crowd some wait a few frames longer: neither
+    the codec nor the step after that has all at once to do.
     """
-    parts = 1
-    while parts < RAMP[-1] and 2 * parts * BATCH <= running:
-        parts *= 2
-    frames = number % parts * (RAMP[-1] // parts)
-    return [1 << power for power in range(frames.bit_length()) if frames >> power & 1]
+    frames = RAMP[0]
+    while frames < RAMP[-1] and frames - RAMP[0] + FIRST_SOUND < pace * SPARE:
+        frames += 1
+    parts = min(1 + crowd // CROWD, RAMP[-1] - frames + 1)
+    return frames + number % parts
 
 
 class Pace:
     """How long a frame of all running voices takes by now, in seconds."""
 
     def __init__(self, codec: Codec) -> None:
-        self.sample_rate, self.frame_samples = codec.sample_rate, codec.samples_per_frame
-        self.now = self._since = time.monotonic()
+        self.sample_rate = codec.sample_rate
+        self.frame = codec.samples_per_frame  # samples
         self.seconds = 0.0
+        self.begin()
+
+    @property
+    def share(self) -> float:
+        """How long a frame takes of the time that it sounds."""
+        return self.seconds * self.sample_rate / self.frame
+
+    def begin(self) -> None:
+        """Nobody waited until now."""
+        self.now = self._since = time.monotonic()
 
     def tick(self, of_all: bool) -> None:
         """A step is done, of all voices or of a few. Who has not asked for one for long has not
         been waiting for it."""
         self.now = time.monotonic()
         if of_all:
-            took = min(self.now - self._since, self.frame_samples / self.sample_rate)
+            took = min(self.now - self._since, 2 * self.frame / self.sample_rate)
             self._since = self.now
             self.seconds += RECENT * (took - self.seconds)
 
@@ -97,10 +110,10 @@ class Voice:
         self._live = live
         self._ramp = chain(LOW_LATENCY_RAMP if low_latency else RAMP, repeat(RAMP[-1]))
         self._wanted = next(self._ramp)
+        self._settled = False  # how many frames its first sound takes
         self._begun: float | None = None  # when its listener had the first sound
         self._given = 0  # samples
         self._group: list[Tensor] = []
-        self._shift: list[int] | None = None  # groups, once they could be of most frames
         self._early = 0  # samples that were given out before they were final
         self._ended = False
         self._ready: deque[NDArray[np.float32]] = deque()
@@ -121,8 +134,12 @@ class Voice:
     @property
     def begins(self) -> bool:
         """Whether the frame that is being made is the last that its first sound needs."""
-        waits = self._begun is None and not self._ended
-        return waits and self.frames.made < self._wanted <= self.frames.launched
+        return self.waits and self.frames.made < self._wanted <= self.frames.launched
+
+    @property
+    def waits(self) -> bool:
+        """Whether its listener has no sound yet."""
+        return self._begun is None and not self._ended
 
     def release(self) -> None:
         """Give up slot and place; under the engine's lock."""
@@ -131,10 +148,15 @@ class Voice:
         if self._codec is not None:
             self._codec.close()
 
-    def due(self, codec: CodecStreams) -> Part | None:
-        """What to decode now, if there is enough."""
+    def due(self, codec: CodecStreams, crowd: int, pace: float) -> Part | None:
+        """What to decode now, if there is enough; `crowd` and `pace` as in `opening`."""
         if self._ended:
             return None
+        if self._live and not self._settled and self.frames.made >= self._wanted:
+            self._settled = True
+            self._low_latency = self._low_latency and pace * SPARE <= 1
+            if not self._low_latency:
+                self._wanted = opening(self._number, crowd, pace)
         self._group += self.frames.take(self._wanted - len(self._group))
         last = self.frames.drained
         if not last and len(self._group) < self._wanted:
@@ -148,7 +170,7 @@ class Voice:
 
     def take(self, samples: NDArray[np.float32], part: Part, pace: Pace) -> None:
         """What came of `due`."""
-        frame = pace.frame_samples
+        frame = pace.frame
         if part.keep:
             samples, self._early = samples[self._early :], max(0, self._early - len(samples))
             self._group = []
@@ -161,10 +183,6 @@ class Voice:
             self._begun = pace.now
         ahead = self._given / pace.sample_rate - (pace.now - self._begun)
         more = group(ahead, pace.seconds) if self._live else next(self._ramp)
-        if more == RAMP[-1]:
-            if self._shift is None:
-                self._shift = self._voices.shifted(self._number)
-            more = self._shift.pop() if self._shift else more
         self._wanted = len(self._group) + more
 
 
@@ -185,6 +203,8 @@ class Voices:
         listens; `rank` as in `Engine.submit`."""
         frames = self._engine.submit(job, rank)
         with self._engine.lock:
+            if not self._open:
+                self._pace.begin()
             live = live and self._follows
             voice = Voice(self, frames, seed, low_latency, live, self._spoken)
             self._open.append(voice)
@@ -201,12 +221,8 @@ class Voices:
         """Record all that engine and codec do, while nobody speaks."""
         with self._engine.lock:
             self._engine.record()
-            groups = {*RAMP[1:]}
-            self._codec.record({RAMP[0], *(LOW_LATENCY_RAMP[0] + g for g in groups)}, groups)
-
-    def shifted(self, number: int) -> list[int]:
-        """As `shifted`, on a GPU, which makes frames while the codec is at work."""
-        return shifted(number, self._engine.running) if self._follows else []
+            firsts, groups = range(RAMP[0], RAMP[-1] + 1), {*RAMP[1:]}
+            self._codec.record({*firsts, *(LOW_LATENCY_RAMP[0] + g for g in groups)}, groups)
 
     def patience(self) -> float:
         """Seconds that `advance` can wait for whoever may still come; ask again after them.
@@ -225,7 +241,11 @@ class Voices:
             # waited for.
             few = self._follows and self._engine.running <= FEW
             of_all = self._engine.step(hold=few and any(each.begins for each in self._open))
-            due = [(each, part) for each in self._open if (part := each.due(self._codec))]
+            crowd = sum(each.waits and each.frames.made > 0 for each in self._open)
+            pace = self._pace.share
+            due = [
+                (each, part) for each in self._open if (part := each.due(self._codec, crowd, pace))
+            ]
             decoded = self._codec.decode([part for _, part in due]) if due else []
             self._pace.tick(of_all)
             for (each, part), samples in zip(due, decoded, strict=True):

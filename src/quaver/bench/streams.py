@@ -1,4 +1,4 @@
-"""Many streams at once, started together and read in turns; what each listener would notice."""
+"""Many streams at once, started together; what each listener would notice."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quaver.audio.levels import first_audible
-from quaver.core.types import StreamStats
+from quaver.core.types import AudioChunk, StreamStats
 
 FORGIVEN = 0.1  # s: a chunk that is less late is heard as continuous, as others count it
 
 if TYPE_CHECKING:
-    from quaver.core.protocols import SpeechStream, Synthesizer
+    from quaver.core.protocols import Synthesizer
 
 
 @dataclass(slots=True)
@@ -70,18 +70,16 @@ def run_streams(voice: Synthesizer, text: str, seconds: float, seeds: Sequence[i
     heard = [Heard(stream.stats, rate) for stream in streams]
     reading = list(zip(streams, heard, strict=True))
     while reading:
-        reading = [(stream, each) for stream, each in reading if _read(stream, each, started)]
+        voice.advance()
+        for stream, each in reading:
+            while (chunk := stream.poll()) is not None:
+                _hear(chunk, each, time.perf_counter() - started)
+        reading = [(stream, each) for stream, each in reading if not stream.ended]
     return Run(tuple(heard), time.perf_counter() - started, time.process_time() - cpu)
 
 
-def _read(stream: SpeechStream, heard: Heard, started: float) -> bool:
-    """Take one chunk; whether there was one."""
-    chunk = next(stream, None)
-    if chunk is None:
-        return False
-    now = time.perf_counter() - started
+def _hear(chunk: AudioChunk, heard: Heard, now: float) -> None:
     heard.arrivals.append(now)
     heard.samples.append(len(chunk.samples))
     if heard.first_audible is None and first_audible(chunk.samples) is not None:
         heard.first_audible = now
-    return True

@@ -220,11 +220,21 @@ class SpeechStream(Protocol):
     @property
     def stats(self) -> StreamStats: ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+
     def __next__(self) -> AudioChunk: ...
+
+    def poll(self) -> AudioChunk | None:
+        """The next chunk, if there is one by now; for readers of many streams."""
 
 
 class Synthesizer(Protocol):
     """What `quaver.load` returns, for every family."""
+
+    def advance(self) -> None:
+        """Make a frame for every stream that runs; whoever waits for one stream need not."""
 
     def stream(
         self,

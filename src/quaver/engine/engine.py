@@ -16,7 +16,7 @@ import threading
 import time
 from bisect import insort
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -97,11 +97,11 @@ class FrameStream:
         """Stop now; the slot is free when this returns."""
         self._engine.finish(self, FinishReason.CANCELLED)
 
-    def deliver(self, frame: Tensor) -> FinishReason | None:
+    def deliver(self, frame: Tensor, codes: Sequence[int]) -> FinishReason | None:
         """Take a frame [codes_per_frame] on the host; returns why the stream must end, if so."""
         self._ready.append(frame)
         self.made += 1
-        if self._guard.push(frame.tolist()):
+        if self._guard.push(codes):
             return FinishReason.REPETITION
         return FinishReason.LENGTH if self.made >= self.job.max_frames else None
 
@@ -316,10 +316,13 @@ class Engine:
         now = time.monotonic()
         self._took[flight.alone] = (self._took[flight.alone][1], now - self._begun)
         self._begun = now
-        for row, stream in zip(rows, flight.streams, strict=False):
+        frames = rows[:, :-1].unbind()
+        for stream, frame, (*codes, stop) in zip(
+            flight.streams, frames, rows.numpy().tolist(), strict=False
+        ):
             if stream is None or stream.finish_reason is not None:
                 continue
-            reason = FinishReason.STOP if row[-1] else stream.deliver(row[:-1])
+            reason = FinishReason.STOP if stop else stream.deliver(frame, codes)
             if reason is not None:
                 self.finish(stream, reason)
 

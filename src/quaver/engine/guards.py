@@ -22,9 +22,11 @@ class LoopGuard:
     def push(self, frame: Sequence[int]) -> bool:
         """Whether the stream is looping, this frame included."""
         frames = self._frames
-        frames.append(tuple(frame))
+        last = tuple(frame)
+        seen = last in frames[-self._longest :]  # almost never, and told much faster
+        frames.append(last)
         del frames[: -self._longest * self._repeats]
-        return any(self._loops(period) for period in range(1, self._longest + 1))
+        return seen and any(self._loops(period) for period in range(1, self._longest + 1))
 
     def _loops(self, period: int) -> bool:
         span = max(self._repeats * period, self._shortest)
