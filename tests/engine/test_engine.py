@@ -120,6 +120,25 @@ def assert_idle(engine: Engine) -> None:
     assert engine._cache.lengths.sum() == 0
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_who_runs_waits_for_one_pass_of_prompts_at_a_time(monkeypatch, ahead):
+    monkeypatch.setattr("quaver.engine.engine.PACK", 25)
+    engine = make_engine(HashModel(), slots=8, ahead=ahead)
+    jobs = [make_job(seed, length) for seed, length in enumerate((20, 20, 10, 10, 40, 10, 10, 10))]
+    streams = [engine.submit(job) for job in jobs[:2]]
+    engine.step()
+    assert engine.running == 2  # nobody ran
+    streams += [engine.submit(job) for job in jobs[2:]]
+    running = []
+    for _ in range(4):
+        engine.step()
+        running.append(engine.running)
+    assert running == [4, 5, 7, 8]  # one that is longer than a pass has its own
+    for stream, job in zip(streams, jobs, strict=True):
+        assert as_lists(list(stream)) == alone(job)[0]
+    assert_idle(engine)
+
+
 def test_a_stream_hangs_on_all_of_its_prompt_its_seed_and_its_sampling():
     told = {str(alone(make_job(seed, length))[0]) for seed in range(3) for length in (4, 5, 90)}
     assert len(told) == 9

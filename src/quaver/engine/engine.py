@@ -199,11 +199,15 @@ class Engine:
         """Let waiting streams in, then make one frame for every running one, or for a few who
         hurry. Returns whether frames that were looked at are of a step of all.
 
+        Who runs waits while prompts are read: then those that one pass has no room for wait a step.
         `hold`: only look at what was launched ahead, and leave the device free until the next step.
         """
         with self.lock:
+            others = any(each is not None and each.launched for each in self._streams)
             while self._waiting and None in self._streams:
                 self._admit()
+                if others:
+                    break
             landing = self._flight
             self._flight = None if hold and landing is not None else self._launch()
             if not self._ahead:
