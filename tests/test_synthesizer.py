@@ -10,7 +10,7 @@ from quaver.audio.encode import save
 from quaver.core.errors import CheckpointError, ConfigError, InputError, UnsupportedError
 from quaver.core.protocols import Part
 from quaver.core.types import Audio, FinishReason
-from quaver.loading import load
+from quaver.loading import load, open_model
 from quaver.precision import find_recipe
 from quaver.synthesizer import MAX_CHARS, SpeechSynthesizer
 
@@ -61,6 +61,13 @@ def test_what_is_loaded_is_told(voice, device, tiny_checkpoint):
     text = info["parameters"] - held  # rows that are on the host, where the rest is on a GPU
     assert text > 0 if device.type == "cuda" else text == 0
     assert info["cache_bytes"] == 2 * 1500 * 2 * 2 * (2 * 16 * 4)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wanted"), [("fp32", False), ("bf16", True), ("bf16,codec=fp32", False)]
+)
+def test_a_recipe_says_how_a_codec_multiplies(tiny_checkpoint, recipe, wanted):
+    assert open_model(tiny_checkpoint, recipe, "cpu").codec.tf32 is wanted
 
 
 def test_generate_is_the_drained_stream(voice):

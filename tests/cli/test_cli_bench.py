@@ -20,15 +20,8 @@ def test_a_benchmark_from_beginning_to_end(tiny_checkpoint, tmp_path):
     done = quaver(
         *("bench", str(tiny_checkpoint), "--recipe", "fp32", "--streams", "1,3"),
         *("--seconds", "0.5", "--repeats", "2", "--cold", "--baseline", "transformers"),
-        *(
-            "--text",
-            "Hello.",
-            "--markdown",
-            "--out",
-            str(out),
-            "--plot",
-            str(tmp_path / "plot.svg"),
-        ),
+        *("--text", "Hello.", "--markdown"),
+        *("--out", str(out), "--plot", str(tmp_path / "plot.svg")),
     )
     assert done.returncode == 0, done.stderr
     told = done.stdout.decode()
@@ -73,6 +66,8 @@ def test_a_shape_is_made_and_removed(tmp_path, monkeypatch):
         ),
         (["nano", "--seconds", "nan"], "--seconds is nan"),
         (["nano", "--repeats", "0"], "--repeats is 0"),
+        (["nano", "--text", " "], "--text has 0 characters; give 1 to 180"),
+        (["nano", "--text", "a" * 181], "--text has 181 characters"),
         (["nano", "--baseline", "vllm"], "allowed is transformers"),
         (["nano", "--plot", "a.bmp"], "allowed endings are .png, .svg"),
         (["--shape", "orpheus-9b"], "allowed is orpheus-3b"),

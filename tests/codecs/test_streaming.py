@@ -274,3 +274,17 @@ def test_what_fails_in_that_thread_is_told(snac):
     pool.prepare(-1)
     with pytest.raises(RuntimeError, match="negative"):
         pool.open(None)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_streams_let_cudnn_multiply_as_the_codec_says(snac, tf32, monkeypatch):
+    seen = []
+
+    def decode(frames, chunk, seeds):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return torch.zeros(len(frames), frames.shape[1] * snac.samples_per_frame)
+
+    monkeypatch.setattr(snac, "tf32", tf32)
+    monkeypatch.setattr(snac, "decode_chunk", decode)
+    snac.streams(slots=1, graphs=False).open(None).push(random_frames(3, 1))
+    assert seen == [tf32]

@@ -81,7 +81,7 @@ def tolerance(chosen):
 
 @pytest.mark.parametrize("chosen", FORMATS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("rows", [1, 3, 16, 40])
+@pytest.mark.parametrize("rows", [1, 2, 3, 16, 40])
 def test_a_product_of_few_rows_is_that_of_its_weight(chosen, shape, rows):
     layer, weight = layer_of(chosen, outliers(shape))
     x = inputs(rows, shape[1])
@@ -91,7 +91,7 @@ def test_a_product_of_few_rows_is_that_of_its_weight(chosen, shape, rows):
 
 
 @pytest.mark.parametrize("chosen", FORMATS, ids=str)
-@pytest.mark.parametrize("rows", [1, 3, 20, 100])
+@pytest.mark.parametrize("rows", [1, 2, 3, 20, 100])
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(("normed", "added"), [(True, False), (False, True), (True, True)])
 def test_what_stands_around_it_is_in_the_kernel(chosen, rows, gated, normed, added):
@@ -117,7 +117,7 @@ def test_what_stands_around_it_is_in_the_kernel(chosen, rows, gated, normed, add
 
 
 @pytest.mark.parametrize("chosen", [Format.INT8, Format.INT4, Format.FP8_WEIGHT], ids=str)
-@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("rows", [1, 2, 4])
 def test_inputs_far_below_the_largest_of_their_row_count(chosen, rows):
     """They are the last digits, of a row whose first are an outlier's."""
     weight = torch.randn(128, 1024)
@@ -128,7 +128,7 @@ def test_inputs_far_below_the_largest_of_their_row_count(chosen, rows):
     assert error(layer(x.to(DEVICE)).cpu(), x.double() @ known.T) < tolerance(chosen)
 
 
-@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("rows", [1, 2, 4])
 def test_a_first_digit_is_bounded_and_the_next_has_the_rest(rows):
     """127.5 of what 127 is the most of."""
     layer, weight = layer_of(Format.INT8, torch.randn(128, 1024))
@@ -147,7 +147,7 @@ def test_odd_shapes_are_whole(columns, count, rows):
 
 
 @pytest.mark.parametrize("group", [64, 256])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2, 3])
 def test_other_groups_of_inputs_share_a_scale_too(group, rows):
     """As others' checkpoints have them."""
     outputs, count = 96, 1536
@@ -173,7 +173,7 @@ def test_sums_are_added_up_in_one_order():
 
 @pytest.mark.skipif(INTERPRETED, reason="Triton's interpreter runs one launch at a time")
 @pytest.mark.parametrize("chosen", [None, Format.FP8, Format.INT4], ids=str)
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2, 3])
 def test_products_in_a_row_wait_for_each_other(chosen, rows):
     """A launch starts while the one before runs, and must not read its outputs too early."""
     count = 2048

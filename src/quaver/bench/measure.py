@@ -57,7 +57,7 @@ def measure(
         loading = _peak_gb(device, gpu, gpu_before)
         ceilings = ceilings or measure_ceilings(device, cost.weight_bytes)
         _forget(device)  # what loading took, and the ceilings
-        text = plan.text or text_for(plan.seconds)
+        text = text_for(plan.seconds) if plan.text is None else plan.text
         progress(f"{count} streams: warming up")
         # as long as a run: a recorded step has a shape for each range of lengths
         for _ in range(WARM_UPS[device.partition(":")[0]]):

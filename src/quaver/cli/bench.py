@@ -44,7 +44,8 @@ Seconds = Annotated[
     typer.Option(help="Of sound of each stream, at most: 8. Of a service: of asking, 30."),
 ]
 Text = Annotated[
-    str | None, typer.Option(help="What each stream says; default: what takes about --seconds.")
+    str | None,
+    typer.Option(help="What each stream says, one segment; default: what takes about --seconds."),
 ]
 Rate = Annotated[
     str | None,
@@ -216,8 +217,10 @@ def _guarded(
 
 
 def _plan(streams: str, seconds: float, repeats: int, seed: int, text: str | None) -> Plan:
-    from quaver.bench.measure import Plan
+    from quaver.bench.measure import COMFORTABLE, Plan
 
+    if text is not None and not 0 < len(text.strip()) <= COMFORTABLE:
+        raise InputError(f"--text has {len(text.strip())} characters; give 1 to {COMFORTABLE}")
     try:
         counts = tuple(int(each) for each in streams.split(","))
     except ValueError:

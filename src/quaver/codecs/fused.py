@@ -65,7 +65,7 @@ class FusedDecoder:
 class _Block:
     """Upsample, add noise, refine, and the snake of what follows."""
 
-    def __init__(self, block: DecoderBlock, after: Tensor, exact: bool = True) -> None:
+    def __init__(self, block: DecoderBlock, after: Tensor, exact: bool) -> None:
         _, up, *rest = block.block
         noise = rest[:-3]
         units = cast("list[ResidualUnit]", rest[-3:])

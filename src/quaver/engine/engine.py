@@ -244,17 +244,18 @@ class Engine:
     def _admit(self) -> None:
         """Let waiting streams in, with as many prompts as are read in one pass."""
         admitted: list[FrameStream] = []
-        room = PACK
+        room, running = PACK, self.running
         while self._waiting and None in self._streams:
             job = self._waiting[0].job
             room -= len(job.prompt.tokens)
             if room < 0 and admitted:
                 break
             stream = self._waiting.popleft()
-            if self._ahead and job.hurry and self.running >= FRONT:
+            if self._ahead and job.hurry and running >= FRONT:
                 self._clear_front()
             slot = self._streams.index(None)
             self._streams[slot], stream.slot = stream, slot
+            running += 1
             stream.waited = time.monotonic() - stream.asked
             self._cache.open(slot)
             self._sampler.open(slot, job.sampling, job.seed, job.prompt)

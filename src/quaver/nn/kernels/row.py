@@ -1,5 +1,5 @@
-"""y = W x for one row x and weights of eight bits at most, as a single stream decodes: `skinny` for
-those.
+"""y = W x for one row x or two and weights of eight bits at most, as one or two streams decode:
+`skinny` for those.
 
 There a launch is as short as what its programs wait for one after the other: x, the sum of its
 squares and its largest number, its digits, the products, their sums. All else is asked for before,
@@ -33,7 +33,7 @@ from quaver.nn.weight import Kept, Packing
 TILE = 16  # rows of a matrix instruction
 COLUMNS = tl.constexpr(8)  # of it
 PIECE = 64  # bytes of a row, in four threads
-MOST_ROWS = 2  # three take longer than a kernel of several
+MOST_ROWS = 2  # a power of two; three take longer than a kernel of several
 MOST_TURNS = 16  # tiles of a program, whose code has them one after the other
 
 
@@ -258,7 +258,6 @@ def _row(
     given_pointer,
     residual_pointer,
     out_pointer,
-    rows,
     outputs,
     length,
     group,
@@ -275,7 +274,7 @@ def _row(
     scaled: tl.constexpr,
     grouped: tl.constexpr,
     dtype: tl.constexpr,
-    block_rows: tl.constexpr,
+    rows: tl.constexpr,
     warps: tl.constexpr,
     own: tl.constexpr,
     turns: tl.constexpr,
@@ -315,7 +314,7 @@ def _row(
     parts: tl.constexpr = (pieces + many - 1) // many
     k = tl.arange(0, many)[:, None, None] * warps + tl.arange(0, warps)[:, None, None, None]
     k = k * (each * packs) + tl.arange(0, each * packs)
-    row = tl.arange(0, block_rows)
+    row = tl.arange(0, rows)[:, None]
     norms = _nothing()
     if normed:
         for c in tl.static_range(parts):
@@ -325,14 +324,13 @@ def _row(
     xs = _nothing()
     for c in tl.static_range(parts):
         here = k + c * many * warps * each * packs
-        known = (here < inputs) & (row < rows)[:, None]
-        xs += (tl.load(x_pointer + row[:, None] * inputs + here, mask=known, other=0.0),)
-    at = at[:, None, :] + row[:, None] * outputs
-    inside = inside[:, None, :] & (row < rows)[:, None]
+        xs += (tl.load(x_pointer + row * inputs + here, mask=here < inputs, other=0.0),)
+    at = at[:, None, :] + row * outputs
+    inside = inside[:, None, :]
     residual = tl.zeros(at.shape, xs[0].dtype)
     if added:
         residual = tl.load(residual_pointer + at, mask=inside, other=0.0)
-    rms = tl.full((block_rows,), 1.0, tl.float32)
+    rms = tl.full((rows,), 1.0, tl.float32)
     unit = rms
     if normed or (digits > 0 and not given):
         rms, unit = _measured(xs, norms, inputs, eps, 0 if given else digits, whole)
@@ -340,7 +338,7 @@ def _row(
         unit *= tl.load(given_pointer).to(tl.float32)
     columns, others = _laid(xs, norms, rms, unit, digits, whole, packs, width, dtype)
     column = tl.arange(0, COLUMNS)
-    count: tl.constexpr = COLUMNS // (many * block_rows)  # of digits of a number
+    count: tl.constexpr = COLUMNS // (many * rows)  # of digits of a number
     digit = column % count
     worth = ((127 - (7 if whole else 4) * digit) << 23).to(tl.float32, bitcast=True)
     worth = tl.where(digit < max(1, digits), worth, 0.0)
@@ -372,19 +370,19 @@ def _row(
             if grouped:
                 counts = counts * scale.to(tl.float32)[:, :, None]
             total += part * counts
-        if block_rows == 1:
+        if rows == 1:
             totals += (tl.sum(total, 2)[:, :, None],)
         else:
-            total = tl.reshape(total, (warps, 16, many, block_rows, count))
+            total = tl.reshape(total, (warps, 16, many, rows, count))
             totals += (tl.sum(tl.sum(total, 4), 2),)
     for _ in tl.static_range(block_turns - turns):
-        totals += (tl.zeros((warps, 16, block_rows), tl.float32),)
+        totals += (tl.zeros((warps, 16, rows), tl.float32),)
     if kind == 1:
         unit *= SIXTEENTH
     y = tl.sum(_together(totals, block_turns), 0)
     y *= unit[:, None] * whole_scale.to(tl.float32)[:, None, :]
     if gated:
-        y = tl.reshape(y, (2, 8, block_rows, block_turns))
+        y = tl.reshape(y, (2, 8, rows, block_turns))
         gate, y = tl.split(tl.permute(y, (1, 2, 3, 0)))
         y = gate / (1 + tl.exp(-gate)) * y
     if added:
@@ -392,10 +390,9 @@ def _row(
     tl.store(out_pointer + at, y.to(out_pointer.dtype.element_ty), mask=inside)
 
 
-def fits(weight: Kept, rows: int, rounded: bool) -> bool:
-    """Whether so many rows are few enough for `row`."""
-    block = triton.next_power_of_2(rows) * digits_for(weight, rows, rounded).columns
-    return rows <= MOST_ROWS and weight.elements.itemsize == 1 and block <= COLUMNS.value
+def fits(weight: Kept, rows: int) -> bool:
+    """Whether `row` takes so many rows."""
+    return rows <= MOST_ROWS and weight.elements.itemsize == 1
 
 
 def row(x: Tensor, weight: Kept, around: Around) -> Tensor:
@@ -414,7 +411,6 @@ def row(x: Tensor, weight: Kept, around: Around) -> Tensor:
     turns = min(MOST_TURNS, triton.cdiv(wanted, tile))
     own = min(tile, triton.cdiv(wanted, turns))
     dtype = dtype_for(x.dtype, digits, x.is_cuda)
-    block_rows = triton.next_power_of_2(rows)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     with on(x.device):
         _row[(triton.cdiv(outputs, turns * own),)](
@@ -426,7 +422,6 @@ def row(x: Tensor, weight: Kept, around: Around) -> Tensor:
             around.step,
             around.residual,
             out,
-            rows,
             outputs,
             length,
             inputs // groups,
@@ -437,13 +432,13 @@ def row(x: Tensor, weight: Kept, around: Around) -> Tensor:
             given=around.step is not None,
             digits=digits.count,
             whole=digits.whole,
-            many=COLUMNS.value // (digits.columns * block_rows),
+            many=COLUMNS.value // (digits.columns * rows),
             gated=around.gated,
             added=around.residual is not None,
             scaled=weight.scale is not None and groups == 1,
             grouped=groups > 1,
             dtype=dtype,
-            block_rows=block_rows,
+            rows=rows,
             warps=shape.warps,
             own=own,
             turns=turns,

@@ -3,10 +3,11 @@ before and after it in a Transformer: a norm, rounding of inputs, a gate, a resi
 
 Decoding multiplies each weight with one row a stream, so its time is that of reading the weight.
 Its rows are those of a product on tensor cores, and the streams its columns, or the digits of their
-inputs (`digits`). Scales are applied to sums. One row has kernels of its own: `row`, and `wide` for
-weights of 16 bits. Several are written as they are multiplied in a launch before (`inputs`). Where
-there are fewer blocks of outputs than a GPU has multiprocessors, inputs are split among more
-programs; the one that is done last adds up their sums, always in the same order.
+inputs (`digits`). Scales are applied to sums. One row has kernels of its own: `row`, which takes
+two as well, and `wide` for weights of 16 bits. Several are written as they are multiplied in a
+launch before (`inputs`). Where there are fewer blocks of outputs than a GPU has multiprocessors,
+inputs are split among more programs; the one that is done last adds up their sums, always in the
+same order.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def skinny(x: Tensor, weight: Kept, around: Around | None = None) -> Tensor:
     The inputs that share a scale must be 64, or a multiple of 128, or all of a row.
     """
     around = around or Around()
-    if fits(weight, len(x), around.rounded):
+    if fits(weight, len(x)):
         return row(x, weight, around)
     if len(x) == 1:
         return wide(x, weight, around)
@@ -135,7 +136,7 @@ def _cut(weight: Kept, gated: bool) -> _Cut:
 
 
 def shape_of(weight: Kept, gated: bool) -> Shape:
-    """How a product by `weight` is cut. Others were tried in fp8 alone, for 64 rows."""
+    """How a product by `weight` is cut. Others were tried in fp8 alone, for 8 to 64 rows."""
     outputs, length = weight.elements.shape
     if weight.elements.itemsize == 1 and weight.packing is Packing.NONE:
         return Shape(64, 256, programs=1, stages=4)
