@@ -76,32 +76,33 @@ def _choose(
     slot = tl.program_id(0)
     column = tl.arange(0, block)
     inside = column < choices
+    # Before the wait: all of this was written when the sampler ran last, and the launch of a head
+    # stands between.
+    seen = seen_pointer + slot * seen_stride + start
+    penalised = tl.load(seen + column, mask=inside, other=0) > 0
+    penalty, temperature = tl.load(penalty_pointer + slot), tl.load(temperature_pointer + slot)
+    top_k, top_p = tl.load(top_k_pointer + slot), tl.load(top_p_pointer + slot)
+    min_p, made = tl.load(min_p_pointer + slot), tl.load(made_pointer + slot)
+    key = mixed(tl.load(key_pointer + slot).to(tl.uint32) ^ made.to(tl.uint32))
+    noise = -tl.log(-tl.log(uniform(key, column.to(tl.uint32))))
     turn(early)
     x = tl.load(logits_pointer + slot * logits_stride + column, mask=inside, other=-float("inf"))
     x = x.to(tl.float32)
-    seen = seen_pointer + slot * seen_stride + start
-    penalty = tl.load(penalty_pointer + slot)
     worse = tl.where(x > 0, tl.div_rn(x, penalty), x * penalty)
-    x = tl.where(tl.load(seen + column, mask=inside, other=0) > 0, worse, x)
-    temperature = tl.load(temperature_pointer + slot)
+    x = tl.where(penalised, worse, x)
     greedy = temperature == 0
     x = tl.div_rn(x, tl.where(greedy, 1.0, temperature))
     rank = _rank(x)
-    top_k = tl.load(top_k_pointer + slot)
     if top_k > 0:
         one = tl.where(inside, 1.0, 0.0)
         least = _first_with_less(rank, one, top_k.to(tl.float32), lowest, highest)
         x = tl.where(rank >= least, x, -float("inf"))
     weight = tl.exp(x - tl.max(x, 0))
-    top_p = tl.load(top_p_pointer + slot)
     if top_p < 1:
         least = _first_with_less(rank, weight, top_p * tl.sum(weight, 0), lowest, highest)
         x = tl.where(rank >= least, x, -float("inf"))
-    x = tl.where(weight >= tl.load(min_p_pointer + slot), x, -float("inf"))
+    x = tl.where(weight >= min_p, x, -float("inf"))
     # Gumbel's trick: the largest of logit + noise is a draw from their softmax
-    made = tl.load(made_pointer + slot)
-    key = mixed(tl.load(key_pointer + slot).to(tl.uint32) ^ made.to(tl.uint32))
-    noise = -tl.log(-tl.log(uniform(key, column.to(tl.uint32))))
     choice = tl.argmax(tl.where(greedy, x, x + noise), 0)
     tl.store(choice_pointer + slot, choice.to(tl.int64))
     tl.store(made_pointer + slot, made + 1)
