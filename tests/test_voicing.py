@@ -53,12 +53,24 @@ def test_a_frame_of_all_takes_as_long_as_what_came_between(monkeypatch):
     for _ in range(40):
         for of_all, seconds in ((False, 0.008), (False, 0.008), (True, 0.014)):
             now += seconds
-            pace.tick(of_all)
+            pace.tick(of_all, few=True)
             assert pace.now == now
     assert pace.seconds == pytest.approx(0.03, rel=1e-3)
     now += 60.0  # nobody asked for one
-    pace.tick(of_all=True)
+    pace.tick(of_all=True, few=True)
     assert pace.seconds < FRAME
+
+
+def test_a_slow_frame_is_long_remembered_where_many_speak(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = Pace(Launching(1))
+    for took in (*[0.02] * 40, 0.08, *[0.02] * 10):
+        now += took
+        pace.tick(of_all=True, few=False)
+    assert 0.04 < pace.seconds < 0.08
+    pace.tick(of_all=False, few=True)
+    assert pace.seconds < 0.03
 
 
 def test_a_pause_is_no_slow_frame(monkeypatch):
@@ -133,8 +145,9 @@ def test_a_first_sound_is_decoded_while_nothing_else_runs(running, graphs, low_l
     voices.speak(None, None, low_latency, True, 0.0)
     for _ in range(30):
         voices.advance()
-    first = (LOW_LATENCY_RAMP if low_latency else RAMP)[0]
-    alone = graphs and running <= FEW
+    many = graphs and running > FEW
+    first = (LOW_LATENCY_RAMP if low_latency and not many else RAMP)[0]
+    alone = graphs and not many
     assert made.decoded[0] == (first, 0 if alone else 1)
     assert len(made.decoded) > 3
     assert all(flying == 1 for _, flying in made.decoded[1:])
@@ -197,7 +210,7 @@ class Many(Launching):
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize(("count", "most"), [(8, 8), (64, 32), (256, 52), (600, 100)])
+@pytest.mark.parametrize(("count", "most"), [(8, 8), (64, 32), (256, 128), (600, 300)])
 def test_voices_that_begin_together_are_decoded_in_turns(count, most, graphs, monkeypatch):
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -212,7 +225,7 @@ def test_voices_that_begin_together_are_decoded_in_turns(count, most, graphs, mo
     for _ in range(32):
         now += 0.03
         voices.advance()
-    assert max(made.decoded) == (most if graphs else count)
+    assert max(made.decoded) <= (most if graphs else count)
     assert sum(made.decoded) == 32 // RAMP[-1] * count  # no smaller groups any more
 
 
@@ -231,7 +244,7 @@ def test_who_wants_a_first_sound_soon_has_it_where_it_lasts(pace, wanted, monkey
     monkeypatch.setattr(time, "monotonic", lambda: now)
     made = Launching(1)
     voices = Voices(made, made, True)
-    voices._pace.seconds = pace * FRAME
+    voices._pace.seconds = voices._pace._mean = pace * FRAME
     voices.speak(None, None, True, True, 0.0)
     while not made.decoded:
         now += pace * FRAME

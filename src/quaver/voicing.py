@@ -32,7 +32,7 @@ LEAD, GLANCE = 0.001, 0.001
 FIRST_SOUND = 0.5  # frames' worth, at least, of a first group
 BATCH = 32  # voices, which a codec decodes about as well together as more
 CROWD = 2 * BATCH  # voices, from which on some begin later than others
-RECENT = 0.25  # how much the last frame counts for that
+RECENT, FORGOTTEN = 0.25, 0.06  # how much the last frame counts for the mean, and the longest
 
 
 def first_group(low_latency: bool) -> int:
@@ -69,26 +69,25 @@ class Pace:
     def __init__(self, codec: Codec) -> None:
         self.sample_rate = codec.sample_rate
         self.frame = codec.samples_per_frame  # samples
-        self.seconds = 0.0
+        self.sounds = self.frame / self.sample_rate  # seconds
+        self.seconds = self._mean = self._longest = 0.0
         self.begin()
-
-    @property
-    def share(self) -> float:
-        """How long a frame takes of the time that it sounds."""
-        return self.seconds * self.sample_rate / self.frame
 
     def begin(self) -> None:
         """Nobody waited until now."""
         self.now = self._since = time.monotonic()
 
-    def tick(self, of_all: bool) -> None:
-        """A step is done, of all voices or of a few. Who has not asked for one for long has not
-        been waiting for it."""
+    def tick(self, of_all: bool, few: bool) -> None:
+        """A step is done, of all voices or of a few. Where few speak, the mean counts, and else the
+        longest of late: whoever speaks to many can be late for many. Who has not asked for a step
+        for long has not been waiting for it."""
         self.now = time.monotonic()
         if of_all:
-            took = min(self.now - self._since, 2 * self.frame / self.sample_rate)
+            took = min(self.now - self._since, 2 * self.sounds)
             self._since = self.now
-            self.seconds += RECENT * (took - self.seconds)
+            self._mean += RECENT * (took - self._mean)
+            self._longest = max(took, self._longest + FORGOTTEN * (took - self._longest))
+        self.seconds = self._mean if few else self._longest
 
 
 class Voice:
@@ -148,15 +147,20 @@ class Voice:
         if self._codec is not None:
             self._codec.close()
 
-    def due(self, codec: CodecStreams, crowd: int, pace: float) -> Part | None:
-        """What to decode now, if there is enough; `crowd` and `pace` as in `opening`."""
+    def settle(self, crowd: int, pace: float, soon: bool) -> None:
+        """Decide how many frames the first sound takes, once it could be one; as for `opening`.
+        `soon`: whether low latency is to be had, which lasts for one frame."""
+        if self._settled or not self._live or self.frames.made < self._wanted:
+            return
+        self._settled = True
+        self._low_latency = self._low_latency and soon and pace * SPARE <= 1
+        if not self._low_latency:
+            self._wanted = opening(self._number, crowd, pace)
+
+    def due(self, codec: CodecStreams) -> Part | None:
+        """What to decode now, if there is enough."""
         if self._ended:
             return None
-        if self._live and not self._settled and self.frames.made >= self._wanted:
-            self._settled = True
-            self._low_latency = self._low_latency and pace * SPARE <= 1
-            if not self._low_latency:
-                self._wanted = opening(self._number, crowd, pace)
         self._group += self.frames.take(self._wanted - len(self._group))
         last = self.frames.drained
         if not last and len(self._group) < self._wanted:
@@ -242,11 +246,11 @@ class Voices:
             few = self._follows and self._engine.running <= FEW
             of_all = self._engine.step(hold=few and any(each.begins for each in self._open))
             crowd = sum(each.waits and each.frames.made > 0 for each in self._open)
-            pace = self._pace.share
-            due = [
-                (each, part) for each in self._open if (part := each.due(self._codec, crowd, pace))
-            ]
+            pace = self._pace.seconds / self._pace.sounds
+            for each in self._open:
+                each.settle(crowd, pace, few)
+            due = [(each, part) for each in self._open if (part := each.due(self._codec))]
             decoded = self._codec.decode([part for _, part in due]) if due else []
-            self._pace.tick(of_all)
+            self._pace.tick(of_all, few)
             for (each, part), samples in zip(due, decoded, strict=True):
                 each.take(samples, part, self._pace)
