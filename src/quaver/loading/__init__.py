@@ -26,7 +26,7 @@ from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, stored_recipe
 from quaver.loading.parts import find_device, load_codec, read_sampling, read_tokenizer
 from quaver.nn.linear import Product
 from quaver.precision import Format, Recipe, Role, find_recipe
-from quaver.precision.auto import AUTO, RESERVE, choose
+from quaver.precision.auto import AUTO, RESERVE, STREAM_RESERVE, choose
 from quaver.precision.devices import CUDA_BF16, DeviceKind, State, default_recipe, recipe_support
 from quaver.quant.apply import quantise
 from quaver.synthesizer import SpeechSynthesizer
@@ -138,7 +138,8 @@ def open_model(
         snac.encoder.cpu()  # until there is a reference
         torch.cuda.empty_cache()  # quantising took far more than its results do
     spec, kv = orpheus.cache_spec, chosen.format(Role.KV)
-    free = _free(place) - RESERVE[place.type] / 2  # for what a step computes with
+    # for what a step computes with
+    free = _free(place) - RESERVE[place.type] / 2 - STREAM_RESERVE[place.type] * slots
     plan = fit_cache(spec, slots, orpheus.max_positions, kv, free)
     weights = [*orpheus.parameters(), *snac.parameters()]
     facts = {
