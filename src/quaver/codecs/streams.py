@@ -72,6 +72,19 @@ class _Shape:
     keep: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What is decoded of some streams: float32 [n, frames * samples_per_frame]."""
+
+    samples: Tensor  # on the host
+    done: torch.cuda.Event | None  # they are there when it has happened
+
+    def wait(self) -> NDArray[np.float32]:
+        if self.done is not None:
+            self.done.synchronize()
+        return self.samples.numpy()
+
+
 class SnacStreams:
     """Some streams of one codec, and what is remembered of them."""
 
@@ -151,12 +164,14 @@ class SnacStreams:
                 raise InputError("the stream has ended; open another one")
             if _count(part) or (part.last and _own(part).frames):
                 alike[self._shape(part)].append(index)
+        batches: list[tuple[list[int], _Batch]] = []
         for shape, indices in alike.items():
             for first in range(0, len(indices), MOST_TOGETHER):
                 own = indices[first : first + MOST_TOGETHER]
-                samples = self._batch(shape, [parts[index] for index in own])
-                for index, row in zip(own, samples, strict=True):
-                    out[index] = self._final(parts[index], row)
+                batches.append((own, self._batch(shape, [parts[index] for index in own])))
+        for own, batch in batches:
+            for index, row in zip(own, batch.wait(), strict=True):
+                out[index] = self._final(parts[index], row)
         for part in parts:
             if part.keep:
                 _own(part).frames += _count(part)
@@ -174,34 +189,44 @@ class SnacStreams:
         edges = part.last or stream.frames < self._lag
         return _Shape(frames, edges, stream.seed is not None, part.keep)
 
-    def _batch(self, shape: _Shape, parts: list[Part]) -> NDArray[np.float32]:
-        """Samples [n, frames * samples_per_frame] of parts of one shape."""
+    def _batch(self, shape: _Shape, parts: list[Part]) -> _Batch:
+        """Samples of parts of one shape. A GPU makes them while the next batch is packed."""
         count = len(parts)
         if self._recorded is not None:
             count = 1 << (count - 1).bit_length()
         given = self._pack(shape, parts, count)
         with self._place():
-            return self._run(shape, given)[: len(parts)].float().cpu().numpy()
+            samples = self._run(shape, given)[: len(parts)].float()
+            if self._device.type != "cuda":
+                return _Batch(samples, None)
+            host = torch.empty(samples.shape, pin_memory=True)
+            host.copy_(samples, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record()
+            return _Batch(host, done)
 
     def _pack(self, shape: _Shape, parts: list[Part], count: int) -> Tensor:
         """All that a batch hangs on, int64 [count, 4 + frames * codes_per_frame], on the host."""
-        given = torch.zeros(count, 4 + shape.frames * self._codec.codes_per_frame).long()
-        given[:, 2] = ENDLESS
-        for row, part in zip(given, parts, strict=False):
+        width = 4 + shape.frames * self._codec.codes_per_frame
+        pinned = self._device.type == "cuda"  # so that nothing waits for the copy from there
+        given = torch.zeros(count, width, dtype=torch.int64, pin_memory=pinned)
+        rows = given.numpy()  # which takes little numbers faster
+        rows[:, 2] = ENDLESS
+        for row, part in zip(rows, parts, strict=False):
             stream, frames = _own(part), _count(part)
             end = stream.frames + frames if part.last else ENDLESS
-            row[:4] = torch.tensor([stream.row, stream.frames, end, stream.seed or 0])
+            row[:4] = stream.row, stream.frames, end, stream.seed or 0
             if part.frames is not None:
-                row[4 : 4 + part.frames.numel()] = part.frames.flatten()
+                row[4 : 4 + part.frames.numel()] = part.frames.numpy(force=True).ravel()
         return given
 
     def _run(self, shape: _Shape, given: Tensor) -> Tensor:
         recorded, key = self._recorded, (shape, len(given))
         if recorded is None or shape.frames > MOST_RECORDED:
-            return self._decode(shape, given.to(self._device))
+            return self._decode(shape, given.to(self._device, non_blocking=True))
         if key not in self._inputs:
             self._inputs[key] = torch.empty_like(given, device=self._device)
-        self._inputs[key].copy_(given)
+        self._inputs[key].copy_(given, non_blocking=True)
 
         def decode() -> None:
             samples = self._decode(shape, self._inputs[key])
