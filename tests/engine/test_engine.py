@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -18,9 +18,9 @@ from quaver.core.protocols import CacheSpec, Choose, Frame, FrameModel, KVStore,
 from quaver.core.types import FinishReason, SamplingParams
 from quaver.engine.cache import View
 from quaver.engine.engine import FRONT, MOST_ALONE, Engine, FrameStream, Job
-from quaver.engine.guards import LoopGuard
+from quaver.engine.guards import LoopGuard, SilenceGuard
 from quaver.engine.keeping import DenseKeeping, keeping
-from quaver.engine.steps import COUNT_STEP, Made, _count
+from quaver.engine.steps import COUNT_STEP, LEAST_PROMPT, Made, _count
 from quaver.families.orpheus.model import Orpheus
 from quaver.loading.orpheus import load_orpheus
 from quaver.precision import Format, find_recipe
@@ -398,6 +398,26 @@ def test_the_guard_trips_exactly_when_the_tail_has_repeated(head, period, repeat
         assert guard.push(frame) == expected
 
 
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 14)), min_size=1, max_size=12),
+    st.lists(st.integers(1, 25), min_size=1, max_size=40),
+)
+def test_silence_trips_where_it_has_lasted_wherever_chunks_end(stretches, chunks):
+    guard, limit = SilenceGuard(10, seconds=1.0), 10
+    loud = [sound for sound, count in stretches for _ in range(count)]
+    ends = [n for n in range(limit, len(loud) + 1) if not any(loud[n - limit : n])]
+    expected = ends[0] if ends else None
+    samples, place = np.where(loud, -0.5, 0.0005).astype(np.float32), 0
+    for count in chunks:
+        chunk = samples[place : place + count]
+        kept = guard.push(chunk)
+        if expected is not None and expected <= place + len(chunk):
+            assert kept == expected - place
+            return
+        assert kept is None
+        place += len(chunk)
+
+
 @pytest.mark.parametrize("ahead", [False, True])
 def test_threads_read_their_own_streams(ahead):
     engine = make_engine(HashModel(stop_bias=-99.0), slots=3, ahead=ahead)
@@ -570,6 +590,33 @@ def test_a_longer_cache_changes_nothing(orpheus):
     job = orpheus_job(5)
     frames = [as_lists(list(orpheus_engine(orpheus, 1, n).submit(job))) for n in (300, 1000)]
     assert frames[0] == frames[1]
+
+
+class Shapes:
+    """What would be recorded on a GPU, run as it is."""
+
+    def __init__(self) -> None:
+        self.seen: set[Hashable] = set()
+
+    def run(self, shape: Hashable, step: Callable[[], None]) -> None:
+        self.seen.add(shape)
+        step()
+
+
+@given(st.lists(st.integers(LEAST_PROMPT, 180), min_size=1, max_size=6))
+def test_passes_of_prompts_are_recorded_beforehand(orpheus, lengths):
+    engine = orpheus_engine(orpheus, 6, 200)
+    steps, most = engine._steps, 256
+    steps._recorded = Shapes()
+    with torch.inference_mode():
+        steps.record_prompts(most)
+        assert not engine._cache.lengths.any()
+        known = {*steps._recorded.seen}
+        while sum(lengths) > most:
+            lengths.pop()
+        steps.prefill([(slot, [1] * length) for slot, length in enumerate(lengths)])
+    assert steps._recorded.seen == known
+    assert engine._cache.lengths.tolist()[: len(lengths)] == lengths
 
 
 @given(st.integers(1, 4096))

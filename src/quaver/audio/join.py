@@ -98,6 +98,8 @@ class SeamJoiner:
         return ready
 
     def _faded_in(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._risen == self._fade:
+            return samples
         ramp = _ramp(self._fade)[self._risen : self._risen + len(samples)]
         self._risen += len(ramp)
         return np.concatenate([samples[: len(ramp)] * ramp, samples[len(ramp) :]])

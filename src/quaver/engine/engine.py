@@ -36,7 +36,7 @@ PACK = 2048  # inputs of prompts that are read in one pass; a longer one has a p
 # shorter than their sound by then. Not tuned.
 FEW = 128
 FRONT = 4  # slots, the first, whose streams can have steps to themselves,
-MOST_ALONE = 6  # and so many between two steps of all, which a first sound outlasts
+MOST_ALONE = 4  # and so many between two steps of all, which a first sound outlasts
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,7 @@ class Engine:
         """Record all steps, so that none is while streams run; while none does."""
         with self.lock:
             self._steps.record()
+            self._steps.record_prompts(PACK)
 
     @torch.inference_mode()
     def step(self, hold: bool = False) -> bool:

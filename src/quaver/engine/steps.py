@@ -27,6 +27,7 @@ COUNT_STEP = 8  # recorded, it has a power of two or a multiple of this many slo
 COUNT_SHARE = 8  # of a power of two by this, where that is more: less than a quarter too many
 MANY = 64  # slots, from which kernels need not know how long the longest stream is
 LEAST_PACK = 64  # inputs of recorded prompts: a power of two, this or more
+LEAST_PROMPT = 16  # inputs of a prompt that is recorded before anybody asks; few are shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,21 @@ class Steps:
         for shape in sorted({self._rounded(*each) for each in product(counts, lengths)}):
             for _ in range(2):  # the first of a shape runs as it is
                 self.launch(*shape).wait()
+
+    def record_prompts(self, most: int) -> None:
+        """Record every pass of prompts that are `LEAST_PROMPT` long or longer, `most` inputs in
+        all, while no slot is open."""
+        if self._recorded is None:
+            return
+        sizes = [LEAST_PACK << i for i in range((most // LEAST_PACK).bit_length())]
+        for inputs in sizes:
+            for power in range(_power(self._slots).bit_length()):
+                length = inputs >> power
+                if length < LEAST_PROMPT:
+                    break
+                for _ in range(2):  # as above
+                    self.prefill([(0, [0] * length)] * (1 << power))
+        self._cache.close(0)
 
     def _rounded(self, count: int, longest: int) -> tuple[int, int]:
         """Slots and limit of the recorded step for so many, none longer than that."""
