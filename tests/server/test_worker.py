@@ -16,6 +16,7 @@ from quaver.server.wire import Frame, Frames, Kind, Order, pack
 from quaver.server.worker import Worker
 
 SHORT = Order("req", "Hello.", "ada", 1, None, {"temperature": 0.8, "top_p": 1.0}, False)
+MOST_UNREAD = 1 << 18  # bytes that lie in a socket
 LONG = " ".join(f"This is sentence number {i}, and it goes on for a while." for i in range(12))
 
 
@@ -51,6 +52,7 @@ class Front:
 @pytest.fixture
 def front(voice):
     ours, theirs = socket.socketpair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MOST_UNREAD // 2)
     ours.settimeout(30)
     worker = threading.Thread(target=Worker(voice, theirs, False, lambda: None).run)
     worker.start()
@@ -111,6 +113,17 @@ def test_what_is_held_says_nothing_and_goes_on_where_it_was(front, voice):
     sound = b"".join(f.payload for f in heard if (f.kind, f.stream) == (Kind.AUDIO, 1))
     expected = voice.generate(LONG, voice="ada", seed=3, **SHORT.sampling)
     assert np.abs(np.frombuffer(sound, "<i2") - pcm16(expected.samples)).max() <= 1
+
+
+def test_a_front_that_reads_nothing_holds_no_stream_up(front, voice):
+    front.order(1, text=LONG, seed=3)
+    front.until(Kind.STARTED, 1)
+    until = time.monotonic() + 60
+    while voice.state()["running"]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    sound = b"".join(f.payload for f in front.until(Kind.DONE, 1) if f.kind is Kind.AUDIO)
+    assert len(sound) > MOST_UNREAD
 
 
 def test_what_is_cancelled_is_gone_and_the_next_begins(front):

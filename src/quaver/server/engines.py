@@ -21,17 +21,7 @@ from itertools import count
 from typing import Any
 
 from quaver.core.errors import ConfigError
-from quaver.server.wire import (
-    HEADER,
-    Failure,
-    Frame,
-    Kind,
-    Order,
-    Place,
-    WireError,
-    pack,
-    unpack_header,
-)
+from quaver.server.wire import Failure, Frame, Frames, Kind, Order, Place, WireError, pack
 
 log = logging.getLogger("quaver.engines")
 
@@ -173,19 +163,21 @@ class Engine:
                 for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                     end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
             arguments = (str(theirs.fileno()), json.dumps(asdict(self.place)))
-            reader, self._writer = await asyncio.open_connection(sock=ours)
+            reader, self._writer = await asyncio.open_connection(sock=ours, limit=SOCKET_BYTES)
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, *arguments, pass_fds=[theirs.fileno()]
             )
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        frames = Frames()
+        with suppress(ConnectionError):
             try:
                 while True:
                     patience = None if self.status is not Status.READY else SILENT_SECONDS
                     async with asyncio.timeout(patience):
-                        header = await reader.readexactly(HEADER.size)
-                        kind, number, length = unpack_header(header)
-                        payload = await reader.readexactly(length)
-                    self._hear(Frame(kind, number, payload))
+                        data = await reader.read(SOCKET_BYTES)
+                    if not data:
+                        return
+                    for frame in frames.feed(data):
+                        self._hear(frame)
             except (WireError, TimeoutError) as error:
                 log.error("the engine %s makes no sense: %s", self.name, error or "silence")
 

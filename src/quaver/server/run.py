@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -27,6 +28,7 @@ def serve(settings: Settings, command: Sequence[str] = WORKER) -> None:
     `command` starts an engine process.
     """
     logging.basicConfig(format="quaver: %(message)s", level=logging.INFO)
+    gc.freeze()  # what is imported stays, and to look through it would stop every stream
     with _listen(settings.host, settings.port) as listener:
         asyncio.run(_serve(settings, listener, command))
 

@@ -6,16 +6,19 @@ frame. A front that is gone ends the process. It leaves signals to the front, wh
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import select
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from quaver.audio.encode import pcm16
@@ -31,6 +34,7 @@ log = logging.getLogger("quaver.worker")
 READ = 1 << 16  # bytes
 PULSE_SECONDS = 1.0
 BATCH_AFTER = 1e9  # seconds: later than any listener's need
+MOST_UNSENT = 64  # steps' worth of what is said
 
 
 class Spoken:
@@ -49,6 +53,33 @@ class Spoken:
         return need + (BATCH_AFTER if self.order.batch else 0.0)
 
 
+class Outbox:
+    """Sends what the front is told, in a thread: no step waits until the front has read it."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._unsent: Queue[bytes | None] = Queue(MOST_UNSENT)
+        self._thread = threading.Thread(target=self._send, name="outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, data: bytes) -> None:
+        self._unsent.put(data)
+
+    def close(self) -> None:
+        """Once the front is gone."""
+        self._unsent.put(None)
+        self._thread.join()
+
+    def _send(self) -> None:
+        there = True
+        while (data := self._unsent.get()) is not None:
+            try:
+                if there:
+                    self._line.sendall(data)
+            except ConnectionError:
+                there = False  # as whoever reads from it finds too
+
+
 class Worker:
     """Streams of one synthesizer, for the front at the other end of a socket."""
 
@@ -63,13 +94,15 @@ class Worker:
         self._low_latency, self._gpu_bytes = low_latency, gpu_bytes
         self._frames = Frames()
         self._spoken: dict[int, Spoken] = {}
-        self._out = bytearray()
+        self._said = bytearray()
+        self._outbox = Outbox(line)
         self._pulsed = 0.0
 
     def run(self) -> None:
         """Until the front is gone."""
         with suppress(ConnectionError):
             self._run()
+        self._outbox.close()
 
     def _run(self) -> None:
         while self._listen():
@@ -79,9 +112,9 @@ class Worker:
                     if not spoken.held:
                         self._tell(number, spoken)
             self._pulse()
-            if self._out:
-                self._line.sendall(self._out)
-                self._out.clear()
+            if self._said:
+                self._outbox.put(bytes(self._said))
+                self._said.clear()
 
     def _wanted(self) -> bool:
         return not all(spoken.held for spoken in self._spoken.values())
@@ -170,7 +203,7 @@ class Worker:
             self._say(Kind.PULSE, 0, state | {"gpu_bytes": self._gpu_bytes()})
 
     def _say(self, kind: Kind, number: int, payload: bytes | dict[str, Any]) -> None:
-        self._out += pack(kind, number, payload)
+        self._said += pack(kind, number, payload)
 
 
 def main() -> None:
@@ -188,6 +221,7 @@ def main() -> None:
         line.sendall(pack(Kind.UNUSABLE, payload={"message": str(error)}))
         raise SystemExit(2) from None
     line.sendall(pack(Kind.READY, payload=facts))
+    gc.freeze()  # what is loaded stays, and to look through it would stop every stream
     Worker(synthesizer, line, place.low_latency, gpu_bytes).run()
 
 
