@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quaver.engine.engine import FEW
-from quaver.voicing import GLANCE, LEAD, LOW_LATENCY_RAMP, RAMP, Pace, Voices, group, opening
+from quaver.voicing import (
+    GLANCE,
+    LEAD,
+    LOW_LATENCY_RAMP,
+    MOST_FIRST,
+    RAMP,
+    STALL,
+    Pace,
+    Voices,
+    group,
+    opening,
+)
 
 FRAME = 2048 / 24000  # seconds
 FIRST = 0.9 * FRAME  # sound that three frames give
@@ -40,6 +51,12 @@ def test_groups_are_as_large_as_the_lead_allows(share, wanted):
     _, groups = listen(share * FRAME)
     assert groups[-1] == wanted
     assert groups == sorted(groups)
+
+
+@given(st.floats(0.0, 3.0), st.floats(0.001, FRAME))
+def test_a_group_outlasts_newcomers_in_between(ahead, pace):
+    count = group(ahead, pace)
+    assert count == 1 or count * pace + STALL <= ahead
 
 
 def test_who_is_behind_gets_every_frame_at_once():
@@ -238,7 +255,26 @@ def test_a_first_sound_lasts_until_there_is_more(number, crowd, pace):
         assert frames == RAMP[0]
 
 
-@pytest.mark.parametrize(("pace", "wanted"), [(0.2, LOW_LATENCY_RAMP[0]), (0.7, 4)])
+@pytest.mark.parametrize("crowd", [128, 600])
+def test_near_real_time_first_sounds_last_for_long_and_are_not_all_of_one_length(crowd):
+    assert {opening(number, crowd, 0.95) for number in range(600)} == {MOST_FIRST, MOST_FIRST + 1}
+
+
+@pytest.mark.parametrize("low_latency", [False, True])
+def test_a_later_segment_makes_nobody_wait_for_longer_than_it_must(low_latency, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    made = Launching(1)
+    voices = Voices(made, made, True)
+    voices._pace.seconds = voices._pace._mean = 0.9 * FRAME
+    voices.speak(None, None, low_latency, True, 0.0, begins=False)
+    while not made.decoded:
+        now += 0.9 * FRAME
+        voices.advance()
+    assert made.taken == RAMP[0]
+
+
+@pytest.mark.parametrize(("pace", "wanted"), [(0.2, LOW_LATENCY_RAMP[0]), (0.7, MOST_FIRST)])
 def test_who_wants_a_first_sound_soon_has_it_where_it_lasts(pace, wanted, monkeypatch):
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)

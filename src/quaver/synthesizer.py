@@ -225,7 +225,7 @@ class SpeechSynthesizer:
         rate = self._codec.sample_rate
         # Here and below, closing a stream closes what it is made of at once: waiting for the
         # garbage collector would hold the engine's slot for as long as a traceback lives.
-        with closing(self._voice(jobs[0][0], options, stats)) as first:
+        with closing(self._voice(jobs[0][0], options, stats, begins=True)) as first:
             yield None
             with closing(self._joined(jobs, first, options, stats)) as pieces:
                 for samples in pieces:
@@ -282,10 +282,14 @@ class SpeechSynthesizer:
             stats.tokens += frames.made * self._codec.codes_per_frame
             stats.tokens += reason is FinishReason.STOP
 
-    def _voice(self, job: Job, options: SpeechOptions, stats: StreamStats) -> Voice:
+    def _voice(
+        self, job: Job, options: SpeechOptions, stats: StreamStats, begins: bool = False
+    ) -> Voice:
+        """`begins`: whether it is the first segment."""
         seed = job.seed if options.codec_noise else None
         rank = 0.0 if options.rank is None else options.rank(stats)
-        return self._voices.speak(job, seed, options.low_latency, options.live, rank)
+        low_latency, live = options.low_latency, options.live
+        return self._voices.speak(job, seed, low_latency, live, rank, begins)
 
     def _job(self, text: str, options: SpeechOptions, index: int) -> Job:
         prompt = self._family.prompt(text, options.voice, options.reference)

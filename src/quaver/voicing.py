@@ -26,10 +26,14 @@ from quaver.engine.engine import FEW, Engine, FrameStream, Job
 RAMP = (3, 1, 1, 2, 4, 8)
 LOW_LATENCY_RAMP = (2, 2, 1, 1, 2, 4, 8)
 SPARE = 1.5  # a group may take so much longer than frames do by now
+STALL = 0.1  # seconds that newcomers, their prompts and their own steps, may take in between
 # Seconds before a step is over, by which the next must have been launched, and after which to look
 # again, since a step may be shorter than those before. Neither was tuned on a GPU.
 LEAD, GLANCE = 0.001, 0.001
 FIRST_SOUND = 0.5  # frames' worth, at least, of a first group
+LASTING = 5.0  # frames' worth where frames take as long as they sound, so that groups need not be
+# of one frame for ever, which costs a codec twice as much as groups of four
+MOST_FIRST = 7  # frames, unless they begin later than others
 BATCH = 32  # voices, which a codec decodes about as well together as more
 CROWD = 2 * BATCH  # voices, from which on some begin later than others
 RECENT, FORGOTTEN = 0.25, 0.06  # how much the last frame counts for the mean, and the longest
@@ -44,7 +48,7 @@ def group(ahead: float, pace: float) -> int:
     """How many frames to wait for when a listener has sound for `ahead` seconds and a frame takes
     `pace`: a power of two, of which codecs see few shapes."""
     count = 1
-    while count < RAMP[-1] and 2 * count * pace * SPARE <= ahead:
+    while count < RAMP[-1] and 2 * count * pace + max(count * pace, STALL) <= ahead:
         count *= 2
     return count
 
@@ -57,7 +61,7 @@ def opening(number: int, crowd: int, pace: float) -> int:
     the codec nor the step after that has all at once to do.
     """
     frames = RAMP[0]
-    while frames < RAMP[-1] and frames - RAMP[0] + FIRST_SOUND < pace * SPARE:
+    while frames < MOST_FIRST and frames - RAMP[0] + FIRST_SOUND < LASTING * pace**2:
         frames += 1
     parts = min(1 + crowd // CROWD, RAMP[-1] - frames + 1)
     return frames + number % parts
@@ -101,15 +105,17 @@ class Voice:
         seed: int | None,
         low_latency: bool,
         live: bool,
+        begins: bool,
         number: int,
     ) -> None:
         self.frames, self._seed, self._number = frames, seed, number
-        self._voices, self._low_latency = voices, low_latency
+        self._voices, self._low_latency = voices, low_latency and begins
         self._codec: CodecStream | None = None  # once there is anything to decode
         self._live = live
-        self._ramp = chain(LOW_LATENCY_RAMP if low_latency else RAMP, repeat(RAMP[-1]))
+        self._ramp = chain(LOW_LATENCY_RAMP if self._low_latency else RAMP, repeat(RAMP[-1]))
         self._wanted = next(self._ramp)
-        self._settled = False  # how many frames its first sound takes
+        # how many frames its first sound takes; no more than it must, where a listener has sound
+        self._settled = not begins
         self._begun: float | None = None  # when its listener had the first sound
         self._given = 0  # samples
         self._group: list[Tensor] = []
@@ -201,16 +207,23 @@ class Voices:
         self._spoken = 0
 
     def speak(
-        self, job: Job, seed: int | None, low_latency: bool, live: bool, rank: float
+        self,
+        job: Job,
+        seed: int | None,
+        low_latency: bool,
+        live: bool,
+        rank: float,
+        begins: bool = True,
     ) -> Voice:
         """Start a voice; `seed` draws the codec's noise, None turns it off; `live` if somebody
-        listens; `rank` as in `Engine.submit`."""
+        listens; `rank` as in `Engine.submit`; `begins` unless a listener has heard others before
+        it."""
         frames = self._engine.submit(job, rank)
         with self._engine.lock:
             if not self._open:
                 self._pace.begin()
             live = live and self._follows
-            voice = Voice(self, frames, seed, low_latency, live, self._spoken)
+            voice = Voice(self, frames, seed, low_latency, live, begins, self._spoken)
             self._open.append(voice)
             self._spoken += 1
         return voice
