@@ -280,6 +280,27 @@ def test_streams_through_kernels_are_one_decode_each(codecs, trial, graphs):
         assert np.abs(np.concatenate(out) - wanted).max() < 1e-5
 
 
+@pytest.mark.skipif(INTERPRETED, reason="only a GPU has queues that can overtake each other")
+def test_no_batch_overtakes_what_it_needs(codecs):
+    """Weights, and the memory of more streams, come from a queue that is a second behind."""
+    plain, built = codecs
+    frames = torch.from_numpy(np.random.default_rng(9).integers(0, BOOK, (8, 7)))
+    for part in (frames[:4], frames[4:]):  # kernels are built now, not in the second
+        built.streams(slots=1).open(7).push(part)
+    torch.cuda._sleep(2 * 10**9)
+    own = deepcopy(plain)
+    own.fuse()
+    pool = own.streams(slots=1, graphs=True)
+    streams = [pool.open(7)]
+    outs = [[streams[0].push(frames[:4])]]
+    torch.cuda._sleep(2 * 10**9)
+    streams.append(pool.open(8))
+    outs.append([streams[1].push(frames[:4])])
+    for stream, out, seed in zip(streams, outs, (7, 8), strict=True):
+        out += [stream.push(frames[4:]), stream.finish()]
+        assert np.abs(np.concatenate(out) - one_shot(plain, frames, seed)).max() < 1e-5
+
+
 def test_tf32_is_heard_by_nobody(codecs):
     """Fifty decibels below what is heard, and not the same."""
     plain, _ = codecs

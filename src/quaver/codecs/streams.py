@@ -102,6 +102,8 @@ class SnacStreams:
         self._side = (
             None if self._recorded is None else torch.cuda.Stream(self._device, priority=-1)
         )
+        if self._side is not None:  # behind the codec's weights, which may only just be laid out
+            self._side.wait_stream(torch.cuda.current_stream(self._device))
 
     def open(self, seed: int | None) -> SnacStream:
         """A new stream; `seed` draws the noise of the codec's noise blocks, None turns it off."""
@@ -109,7 +111,8 @@ class SnacStreams:
         if not self._free:
             self._free = list(range(2 * self._rows - 1, self._rows - 1, -1))
             self._rows *= 2
-            self._memory.grow(self._rows)
+            with self._place():
+                self._memory.grow(self._rows)
             if self._recorded is not None:  # the memory has moved
                 self._recorded = Recorded()
         return SnacStream(self, self._free.pop(), seed)
