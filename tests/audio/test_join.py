@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quaver.audio.join import FADE_SECONDS, HOLD_SECONDS, SeamJoiner
@@ -65,6 +65,7 @@ def test_one_segment_is_untouched(samples: np.ndarray, sizes: list[int], pause: 
 
 
 @given(st.lists(st.tuples(segments, pauses), max_size=5), sizes)
+@example([(segment(0, 99, 0), 0.1), (segment(0, 99, 0), 0.1)], [FADE // 3])
 @settings(deadline=None, max_examples=30)
 def test_chunks_do_not_matter(parts: list[tuple[np.ndarray, float]], sizes: list[int]) -> None:
     whole = joined([s for s, _ in parts], [p for _, p in parts])

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from quaver.audio.encode import pcm16
@@ -34,7 +33,7 @@ log = logging.getLogger("quaver.worker")
 READ = 1 << 16  # bytes
 PULSE_SECONDS = 1.0
 BATCH_AFTER = 1e9  # seconds: later than any listener's need
-MOST_UNSENT = 64  # steps' worth of what is said
+MOST_UNSENT = 1 << 26  # bytes: some seconds of a crowd
 
 
 class Spoken:
@@ -54,30 +53,47 @@ class Spoken:
 
 
 class Outbox:
-    """Sends what the front is told, in a thread: no step waits until the front has read it."""
+    """Sends what the front is told, in a thread what there is no room for at once: no step waits
+    until the front has read it."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
-        self._unsent: Queue[bytes | None] = Queue(MOST_UNSENT)
+        self._unsent = bytearray()
+        self._sending = self._closed = False
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._send, name="outbox", daemon=True)
         self._thread.start()
 
     def put(self, data: bytes) -> None:
-        self._unsent.put(data)
+        with self._changed:
+            if not (self._unsent or self._sending):
+                with suppress(BlockingIOError):
+                    data = data[self._line.send(data, socket.MSG_DONTWAIT) :]
+            self._changed.wait_for(lambda: len(self._unsent) < MOST_UNSENT or self._closed)
+            self._unsent += data
+            self._changed.notify()
 
     def close(self) -> None:
         """Once the front is gone."""
-        self._unsent.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
         self._thread.join()
 
     def _send(self) -> None:
-        there = True
-        while (data := self._unsent.get()) is not None:
+        while True:
+            with self._changed:
+                self._sending = False
+                self._changed.notify()
+                self._changed.wait_for(lambda: self._unsent or self._closed)
+                if self._closed:
+                    return
+                data, self._unsent, self._sending = self._unsent, bytearray(), True
             try:
-                if there:
-                    self._line.sendall(data)
-            except ConnectionError:
-                there = False  # as whoever reads from it finds too
+                self._line.sendall(data)
+            except ConnectionError:  # as whoever reads from it finds too
+                with self._changed:
+                    self._closed = True
 
 
 class Worker:
