@@ -225,7 +225,7 @@ class SpeechSynthesizer:
         rate = self._codec.sample_rate
         # Here and below, closing a stream closes what it is made of at once: waiting for the
         # garbage collector would hold the engine's slot for as long as a traceback lives.
-        with closing(self._voice(jobs[0][0], options, stats, begins=True)) as first:
+        with closing(self._voice(jobs[0][0], options, stats)) as first:
             yield None
             with closing(self._joined(jobs, first, options, stats)) as pieces:
                 for samples in pieces:
@@ -282,13 +282,10 @@ class SpeechSynthesizer:
             stats.tokens += frames.made * self._codec.codes_per_frame
             stats.tokens += reason is FinishReason.STOP
 
-    def _voice(
-        self, job: Job, options: SpeechOptions, stats: StreamStats, begins: bool = False
-    ) -> Voice:
-        """`begins`: whether it is the first segment."""
+    def _voice(self, job: Job, options: SpeechOptions, stats: StreamStats) -> Voice:
         seed = job.seed if options.codec_noise else None
         rank = 0.0 if options.rank is None else options.rank(stats)
-        low_latency, live = options.low_latency, options.live
+        low_latency, live, begins = options.low_latency, options.live, stats.segments == 0
         return self._voices.speak(job, seed, low_latency, live, rank, begins)
 
     def _job(self, text: str, options: SpeechOptions, index: int) -> Job:

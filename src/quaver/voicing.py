@@ -31,8 +31,9 @@ STALL = 0.1  # seconds that newcomers, their prompts and their own steps, may ta
 # again, since a step may be shorter than those before. Neither was tuned on a GPU.
 LEAD, GLANCE = 0.001, 0.001
 FIRST_SOUND = 0.5  # frames' worth, at least, of a first group
-LASTING = 5.0  # frames' worth where frames take as long as they sound, so that groups need not be
-# of one frame for ever, which costs a codec twice as much as groups of four
+# Frames' worth where frames take as long as they sound: who has little more than a frame's worth is
+# decoded frame by frame for ever.
+LASTING = 5.0
 MOST_FIRST = 7  # frames, unless they begin later than others
 BATCH = 32  # voices, which a codec decodes about as well together as more
 CROWD = 2 * BATCH  # voices, from which on some begin later than others
@@ -48,7 +49,10 @@ def group(ahead: float, pace: float) -> int:
     """How many frames to wait for when a listener has sound for `ahead` seconds and a frame takes
     `pace`: a power of two, of which codecs see few shapes."""
     count = 1
-    while count < RAMP[-1] and 2 * count * pace + max(count * pace, STALL) <= ahead:
+    while count < RAMP[-1]:
+        took = 2 * count * pace
+        if max(SPARE * took, took + STALL) > ahead:
+            break
         count *= 2
     return count
 
