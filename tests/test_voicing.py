@@ -2,6 +2,8 @@
 
 import threading
 import time
+from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -224,6 +226,35 @@ class Many(Launching):
     def decode(self, parts):
         self.decoded.append(len(parts))
         return [np.zeros(len(part.frames) * self.samples_per_frame) for part in parts]
+
+
+class Named(Many):
+    """The same, which remembers whose frames were decoded together."""
+
+    def open(self, seed):
+        return SimpleNamespace(seed=seed, close=lambda: None)
+
+    def decode(self, parts):
+        self.decoded.append([part.stream.seed for part in parts])
+        return [np.zeros(len(part.frames) * self.samples_per_frame) for part in parts]
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_who_has_sound_waits_once_for_a_first_sound(graphs, monkeypatch):
+    """Somebody begins in every step, and others have something to decode in each."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    made = Named(64)
+    voices = Voices(made, made, graphs)
+    for number in range(64):
+        voices.speak(None, number, False, graphs, 0.0)
+        now += 0.9 * FRAME
+        voices.advance()
+    together = made.decoded[10:]
+    assert all(after[-1] == before[-1] + 1 for before, after in pairwise(together))
+    waited = [len(each) == 1 for each in together]
+    assert any(waited) == graphs
+    assert all(after != before for before, after in pairwise(waited)) == graphs
 
 
 @pytest.mark.parametrize("graphs", [False, True])

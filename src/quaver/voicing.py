@@ -209,6 +209,7 @@ class Voices:
         self._codec.prepare(RAMP[0])
         self._open: list[Voice] = []
         self._spoken = 0
+        self._waited = False  # whether who has sound waited for a first sound of others
 
     def speak(
         self,
@@ -261,12 +262,17 @@ class Voices:
             # A codec takes nearly twice as long beside the next frame, and only a first sound is
             # waited for.
             few = self._follows and self._engine.running <= FEW
-            of_all = self._engine.step(hold=few and any(each.begins for each in self._open))
+            hold = few and any(each.begins for each in self._open)
+            of_all = self._engine.step(hold=hold)
             crowd = sum(each.waits and each.frames.made > 0 for each in self._open)
             pace = self._pace.seconds / self._pace.sounds
             for each in self._open:
                 each.settle(crowd, pace, few)
-            due = [(each, part) for each in self._open if (part := each.due(self._codec))]
+            # Others' groups would make it wait: they are decoded beside the next frame instead, and
+            # never wait twice in a row.
+            self._waited = hold and not self._waited
+            asked = [each for each in self._open if each.waits or not self._waited]
+            due = [(each, part) for each in asked if (part := each.due(self._codec))]
             decoded = self._codec.decode([part for _, part in due]) if due else []
             self._pace.tick(of_all, few)
             for (each, part), samples in zip(due, decoded, strict=True):

@@ -193,7 +193,7 @@ def _measure(
 
         def loaded(slots: int) -> Any:
             opened = replace(open_model(name, recipe, device, slots=slots), graphs=graphs)
-            use_fitting_threads(opened.facts["parameters"])
+            use_fitting_threads(opened.facts["parameters"], opened.facts["device"])
             return opened.synthesizer
 
         rows = measure(loaded, plan, gpu, before, status.update)

@@ -176,7 +176,7 @@ def _speak(
         synthesizer = load(**place)
         load_seconds = time.monotonic() - started
         info = synthesizer.info()
-        use_fitting_threads(info["parameters"])
+        use_fitting_threads(info["parameters"], info["device"])
         if options["reference"] is None:
             voice = voice or next(iter(info["voices"]), None)
         stream = synthesizer.stream(words, voice=voice, **options)

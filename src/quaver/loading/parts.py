@@ -38,14 +38,15 @@ def find_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
-def use_fitting_threads(parameters: int) -> None:
-    """Let torch use one CPU thread for a small model, all cores for a large one.
+def use_fitting_threads(parameters: int, device: str = "cpu") -> None:
+    """Let torch use one CPU thread for a small model and beside a GPU, all cores for a large one.
 
     This is the process's setting, so programs call it and `load` does not. The matrices of a small
     model are too short to share: two threads gain nothing, and when anything else wants a core
-    they spin for each other and take up to ten times as long.
+    they spin for each other and take up to ten times as long. Beside a GPU a few rows of a table
+    are all that is to share, for which others are woken and waited for.
     """
-    if parameters < SMALL_MODEL:
+    if parameters < SMALL_MODEL or device != "cpu":
         torch.set_num_threads(1)
 
 

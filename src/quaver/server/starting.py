@@ -38,7 +38,7 @@ def open_engine(place: Place) -> tuple[SpeechSynthesizer, dict[str, Any]]:
         graphs=place.graphs,
     )
     facts = synthesizer.info()
-    use_fitting_threads(facts["parameters"])
+    use_fitting_threads(facts["parameters"], facts["device"])
     synthesizer.record()
     rtf = 0.0
     for count in _counts(facts["slots"], kind):
