@@ -10,6 +10,7 @@ from torch import Tensor
 from quaver.codecs.snac import Snac, SnacConfig
 from quaver.core.errors import InputError
 from quaver.core.protocols import Part
+from shapes import Shapes
 
 FRAME = 2048
 BOOK = 16
@@ -222,17 +223,6 @@ def test_what_has_ended_is_not_decoded(snac):
     with pytest.raises(InputError, match="ended"):
         stream.push(random_frames(1))
     stream.close()
-
-
-class Shapes:
-    """What would be recorded on a GPU, run as it is."""
-
-    def __init__(self):
-        self.seen = set()
-
-    def run(self, shape, step):
-        self.seen.add(shape)
-        step()
 
 
 @pytest.mark.parametrize("groups", [[3, 1, 2, 8, 4], [10, 8], [3, 1], [6, 4, 1, 1]])

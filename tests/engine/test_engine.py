@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,10 +20,12 @@ from quaver.engine.cache import View
 from quaver.engine.engine import FRONT, MOST_ALONE, Engine, FrameStream, Job
 from quaver.engine.guards import LoopGuard, SilenceGuard
 from quaver.engine.keeping import DenseKeeping, keeping
-from quaver.engine.steps import COUNT_STEP, LEAST_PROMPT, Made, _count
+from quaver.engine.steps import COUNT_STEP, LEAST_PROMPT, _count
 from quaver.families.orpheus.model import Orpheus
 from quaver.loading.orpheus import load_orpheus
+from quaver.nn.sent import Fetched
 from quaver.precision import Format, find_recipe
+from shapes import Shapes
 
 LIVELY = SamplingParams(temperature=1.0, top_p=1.0, repetition_penalty=1.0)
 GREEDY = SamplingParams(temperature=0.0, top_p=1.0, repetition_penalty=1.0)
@@ -290,7 +292,9 @@ class Event:
 def test_slack_is_what_a_step_in_flight_should_still_take(monkeypatch):
     engine = make_engine(HashModel(stop_bias=-99.0), ahead=True)
     launch = engine._steps.launch
-    monkeypatch.setattr(engine._steps, "launch", lambda *shape: Made(launch(*shape).rows, Event()))
+    monkeypatch.setattr(
+        engine._steps, "launch", lambda *shape: Fetched(launch(*shape).host, Event())
+    )
     stream = engine.submit(make_job(1))
     assert engine.slack() == 0.0  # nothing runs
     engine.step()
@@ -590,17 +594,6 @@ def test_a_longer_cache_changes_nothing(orpheus):
     job = orpheus_job(5)
     frames = [as_lists(list(orpheus_engine(orpheus, 1, n).submit(job))) for n in (300, 1000)]
     assert frames[0] == frames[1]
-
-
-class Shapes:
-    """What would be recorded on a GPU, run as it is."""
-
-    def __init__(self) -> None:
-        self.seen: set[Hashable] = set()
-
-    def run(self, shape: Hashable, step: Callable[[], None]) -> None:
-        self.seen.add(shape)
-        step()
 
 
 @given(st.lists(st.integers(LEAST_PROMPT, 180), min_size=1, max_size=6))

@@ -184,16 +184,15 @@ def _measure(
     number = (device or "").partition(":")[2]
     gpu = int(number) if number.isdigit() else 0
     before = driver_bytes(gpu)  # asked before this process has anything on a GPU
-    from quaver.loading import open_model
-    from quaver.loading.parts import find_device, use_fitting_threads, use_little_stack
+    from quaver.loading import open_model, parts
 
-    use_little_stack(find_device(device))
+    parts.use_little_stack(parts.find_device(device))
     console = Console(stderr=True)
-    with console.status("loading") as status:
+    with console.status("loading") as status, parts.kept_threads():
 
         def loaded(slots: int) -> Any:
             opened = replace(open_model(name, recipe, device, slots=slots), graphs=graphs)
-            use_fitting_threads(opened.facts["parameters"], opened.facts["device"])
+            parts.use_fitting_threads(opened.facts["parameters"], opened.facts["device"])
             return opened.synthesizer
 
         rows = measure(loaded, plan, gpu, before, status.update)

@@ -24,6 +24,7 @@ from quaver.core.errors import InputError
 from quaver.core.protocols import Part
 from quaver.nn.conv import Chunk, Memory, convolutions
 from quaver.nn.recorded import Recorded, unrecorded
+from quaver.nn.sent import Fetched, fetched
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,19 +71,6 @@ class _Shape:
     edges: bool
     noise: bool
     keep: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What is decoded of some streams: float32 [n, frames * samples_per_frame]."""
-
-    samples: Tensor  # on the host
-    done: torch.cuda.Event | None  # they are there when it has happened
-
-    def wait(self) -> NDArray[np.float32]:
-        if self.done is not None:
-            self.done.synchronize()
-        return self.samples.numpy()
 
 
 class SnacStreams:
@@ -167,13 +155,13 @@ class SnacStreams:
                 raise InputError("the stream has ended; open another one")
             if _count(part) or (part.last and _own(part).frames):
                 alike[self._shape(part)].append(index)
-        batches: list[tuple[list[int], _Batch]] = []
+        batches: list[tuple[list[int], Fetched]] = []
         for shape, indices in alike.items():
             for first in range(0, len(indices), MOST_TOGETHER):
                 own = indices[first : first + MOST_TOGETHER]
                 batches.append((own, self._batch(shape, [parts[index] for index in own])))
         for own, batch in batches:
-            for index, row in zip(own, batch.wait(), strict=True):
+            for index, row in zip(own, batch.wait().numpy(), strict=True):
                 out[index] = self._final(parts[index], row)
         for part in parts:
             if part.keep:
@@ -192,21 +180,15 @@ class SnacStreams:
         edges = part.last or stream.frames < self._lag
         return _Shape(frames, edges, stream.seed is not None, part.keep)
 
-    def _batch(self, shape: _Shape, parts: list[Part]) -> _Batch:
-        """Samples of parts of one shape. A GPU makes them while the next batch is packed."""
+    def _batch(self, shape: _Shape, parts: list[Part]) -> Fetched:
+        """Samples of parts of one shape, float32 [n, frames * samples_per_frame]. A GPU makes them
+        while the next batch is packed."""
         count = len(parts)
         if self._recorded is not None:
             count = 1 << (count - 1).bit_length()
         given = self._pack(shape, parts, count)
         with self._place():
-            samples = self._run(shape, given)[: len(parts)].float()
-            if self._device.type != "cuda":
-                return _Batch(samples, None)
-            host = torch.empty(samples.shape, pin_memory=True)
-            host.copy_(samples, non_blocking=True)
-            done = torch.cuda.Event()
-            done.record()
-            return _Batch(host, done)
+            return fetched(self._run(shape, given)[: len(parts)].float())
 
     def _pack(self, shape: _Shape, parts: list[Part], count: int) -> Tensor:
         """All that a batch hangs on, int64 [count, 4 + frames * codes_per_frame], on the host."""

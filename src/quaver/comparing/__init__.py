@@ -36,7 +36,7 @@ from quaver.comparing.swaps import Swap, parts_of, swap
 from quaver.core.errors import InputError
 from quaver.loading import Loaded, open_model
 from quaver.loading.orpheus import stored_recipe
-from quaver.loading.parts import find_device, fitting_threads
+from quaver.loading.parts import find_device, kept_threads, use_fitting_threads
 from quaver.precision import Format
 from quaver.quality.finding import Finding
 from quaver.quality.gates import DEFAULTS, Outcome, judge, read_gates
@@ -123,7 +123,8 @@ def compare(
         refuse_unlike(like, then, setup)
         ledger = Ledger(out, setup)
         take_over(like, earlier, out, ledger)
-    with fitting_threads(sides[REFERENCE].model.parameter_count):
+    with kept_threads():
+        use_fitting_threads(sides[REFERENCE].model.parameter_count)
         said = _said(sides[REFERENCE], panel, seed, report)
         control = _control(reference, sides[REFERENCE], said, device)
         found, replays = _fixed(sides, said, control, metrics, seed, report)

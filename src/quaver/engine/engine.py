@@ -29,7 +29,8 @@ from quaver.engine.cache import KVCache
 from quaver.engine.guards import LoopGuard
 from quaver.engine.keeping import Keeping
 from quaver.engine.sampling import Sampler
-from quaver.engine.steps import Made, Steps
+from quaver.engine.steps import Steps
+from quaver.nn.sent import Fetched
 
 PACK = 2048  # inputs of prompts that are read in one pass; a longer one has a pass of its own
 # Who waits for a first sound is favoured while no more streams run: the others' steps are far
@@ -337,6 +338,6 @@ class Engine:
 class _Flight:
     """A step that was launched, and who was in which slot."""
 
-    made: Made
+    made: Fetched  # as `Steps.launch` has it
     streams: tuple[FrameStream | None, ...]
     alone: bool  # while others, behind them, wait

@@ -9,7 +9,6 @@ is: hidden states, cache, sampler, and what it made, whose copy to the host nobo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -19,7 +18,7 @@ from quaver.core.protocols import FrameModel
 from quaver.engine.cache import DecodeView, KVCache, PackView
 from quaver.engine.sampling import Sampler
 from quaver.nn.recorded import Recorded
-from quaver.nn.sent import sent
+from quaver.nn.sent import Fetched, fetched, sent
 
 LENGTH_STEP = 64  # as it runs, a step reads keys up to a multiple of this
 LEAST_LENGTH = 256  # recorded, up to a power of two, this or more
@@ -28,23 +27,6 @@ COUNT_SHARE = 8  # of a power of two by this, where that is more: less than a qu
 MANY = 64  # slots, from which kernels need not know how long the longest stream is
 LEAST_PACK = 64  # inputs of recorded prompts: a power of two, this or more
 LEAST_PROMPT = 16  # inputs of a prompt that is recorded before anybody asks; few are shorter
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """Codes of each slot and, last, whether its stream stopped: int64 [slots, codes + 1]."""
-
-    rows: Tensor  # on the host
-    done: torch.cuda.Event | None  # rows are filled when it has happened
-
-    @property
-    def over(self) -> bool:
-        return self.done is None or self.done.query()
-
-    def wait(self) -> Tensor:
-        if self.done is not None:
-            self.done.synchronize()
-        return self.rows
 
 
 class Steps:
@@ -107,21 +89,18 @@ class Steps:
         """Let a slot go on with the hidden state of another."""
         self._hidden[target] = self._hidden[source]
 
-    def launch(self, count: int, longest: int) -> Made:
+    def launch(self, count: int, longest: int) -> Fetched:
         """One frame for each of the first `count` slots, none of which will have more than
-        `longest` positions afterwards."""
+        `longest` positions afterwards: its codes and, last, whether the stream stopped, int64
+        [slots, codes + 1]."""
         most = self._cache.max_length
         if self._recorded is None:
             self._step(count, min(_up(longest, LENGTH_STEP), most))
-            return Made(self._made.to("cpu", copy=True), None)
+            return fetched(self._made)
         count, limit = self._rounded(count, longest)
         shape = (count, limit, self._sampler.has_windows)
         self._recorded.run(shape, lambda: self._step(count, limit))
-        rows = torch.empty(self._made.shape, dtype=self._made.dtype, pin_memory=True)
-        rows.copy_(self._made, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record()
-        return Made(rows, done)
+        return fetched(self._made)
 
     def record(self) -> None:
         """Record every step that there is, while no slot is open."""

@@ -67,10 +67,9 @@ def use_little_stack(device: torch.device) -> None:
 
 
 @contextmanager
-def fitting_threads(parameters: int) -> Iterator[None]:
-    """`use_fitting_threads` for the length of a block."""
+def kept_threads() -> Iterator[None]:
+    """A block after which torch uses as many CPU threads as before."""
     before = torch.get_num_threads()
-    use_fitting_threads(parameters)
     try:
         yield
     finally:
