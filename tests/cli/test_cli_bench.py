@@ -83,6 +83,13 @@ def test_what_cannot_be_measured_is_refused(arguments, message, capsys):
     assert told.out == ""
 
 
+def test_a_baseline_that_is_not_installed_is_told_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr("quaver.bench.baseline.find_spec", lambda name: None)
+    monkeypatch.setattr("quaver.cli.bench._measure", lambda *given: pytest.fail("measured"))
+    assert run(["bench", "nano", "--baseline", "transformers"]) == 2
+    assert "pip install transformers" in capsys.readouterr().err
+
+
 def test_a_result_that_cannot_be_written_is_told(tiny_checkpoint, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     short = ["bench", str(tiny_checkpoint), "--seconds", "0.1", "--repeats", "1"]

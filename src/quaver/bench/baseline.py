@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from quaver.core.errors import InputError
 from quaver.core.types import SamplingParams
 
+BASELINES = ("transformers",)  # and packages that have it
 TRANSFORMERS = "transformers static cache"
 WARM_TOKENS = 24
+
+
+def check_baseline(name: str) -> None:
+    """InputError for one that cannot be run, before minutes are spent on what it is beside."""
+    if name not in BASELINES:
+        raise InputError(f"--baseline is {name!r}; allowed is {', '.join(BASELINES)}")
+    if find_spec(name) is None:
+        raise InputError(f"--baseline {name} needs {name}; pip install {name}")
 
 
 def transformers_speed(folder: Path, device: str, prompt: int, new: int) -> dict[str, Any]:
     """Tokens a second of transformers' `generate` in bf16 on a checkpoint of dense weights: one
     stream, a static cache, which it compiles for on a GPU, and Orpheus's sampling."""
-    try:
-        import torch
-        from transformers import LlamaForCausalLM
-    except ImportError:
-        raise InputError(
-            "--baseline transformers needs transformers; pip install transformers"
-        ) from None
+    import torch
+    from transformers import LlamaForCausalLM
+
     model: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     model = model.to(device).eval()
     tokens = torch.arange(1, prompt + 1, device=device)[None]

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 COMPARE, SERVE = "compare", "serve"
 SOUND_SECONDS = 8.0
-BASELINES = ("transformers",)
 MOST_STREAMS, MOST_SECONDS, MOST_REPEATS = 4096, 600.0, 100
 
 Model = Annotated[
@@ -111,8 +110,7 @@ def bench(
     if len(given) != (shape is None):
         raise InputError("give one MODEL, or --shape, or `compare` and two results")
     plan = _plan(streams, SOUND_SECONDS if seconds is None else seconds, repeats, seed, text)
-    if baseline not in (None, *BASELINES):
-        raise InputError(f"--baseline is {baseline!r}; allowed is {', '.join(BASELINES)}")
+    _check_baseline(baseline)
     _check_plot(plot)
     with _folder(given, shape, layers) as name:
         rows = _measure(name, recipe, device, plan, graphs)
@@ -146,6 +144,13 @@ def _check_plot(plot: Path | None) -> None:
 
     if plot is not None and plot.suffix not in PLOTS:
         raise InputError(f"--plot is {plot}; allowed endings are {', '.join(PLOTS)}")
+
+
+def _check_baseline(baseline: str | None) -> None:
+    from quaver.bench.baseline import check_baseline
+
+    if baseline is not None:
+        check_baseline(baseline)
 
 
 def _show(rows: list[dict[str, Any]], markdown: bool) -> None:
