@@ -5,7 +5,7 @@ import json
 import pytest
 
 from quaver.bench.floor import Ceilings, StepCost, measure_ceilings
-from quaver.bench.measure import percentiles, summary, text_for
+from quaver.bench.measure import Plan, measure, percentiles, summary, text_for
 from quaver.bench.streams import Heard, Run, run_streams
 from quaver.bench.table import compare, lines, markdown, plot, read_rows
 from quaver.core.errors import InputError
@@ -89,6 +89,27 @@ def test_streams_are_heard_as_they_come(tiny_checkpoint):
     assert all(max(each.arrivals) <= run.seconds for each in run.heard)
     assert all(0.6 <= each.stats.audio_seconds <= 0.7 for each in run.heard)
     assert run.tokens == sum(each.stats.tokens for each in run.heard) > 0
+
+
+@pytest.mark.parametrize("low_latency", [False, True])
+def test_streams_may_begin_a_frame_sooner(tiny_checkpoint, low_latency):
+    plan = Plan((1,), 0.6, 1, 0, low_latency=low_latency)
+    begun = []
+
+    def loaded(slots):
+        voice = load(tiny_checkpoint, "fp32", "cpu", slots=slots)
+        told = voice.stream
+
+        def stream(text, **options):
+            begun.append(options["low_latency"])
+            return told(text, **options)
+
+        voice.stream = stream
+        return voice
+
+    row = measure(loaded, plan, 0, None, lambda line: None)[0]
+    assert row["low_latency"] is low_latency
+    assert set(begun) == {low_latency} and len(begun) == 2
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])

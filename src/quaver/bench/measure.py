@@ -29,6 +29,7 @@ class Plan:
     repeats: int
     seed: int
     text: str | None = None  # what each says, if not something that takes about as long
+    low_latency: bool = False
 
 
 def text_for(seconds: float) -> str:
@@ -61,16 +62,18 @@ def measure(
         progress(f"{count} streams: warming up")
         # as long as a run: a recorded step has a shape for each range of lengths
         for _ in range(WARM_UPS[device.partition(":")[0]]):
-            run_streams(voice, text, plan.seconds, range(count))
+            run_streams(voice, text, plan.seconds, range(count), plan.low_latency)
         runs = []
         for repeat in range(plan.repeats):
             progress(f"{count} streams: run {repeat + 1} of {plan.repeats}")
             first = plan.seed + repeat * count
-            runs.append(run_streams(voice, text, plan.seconds, range(first, first + count)))
+            seeds = range(first, first + count)
+            runs.append(run_streams(voice, text, plan.seconds, seeds, plan.low_latency))
         row = {
             "shape": facts["model"],
             "recipe": facts["recipe"],
             "device": device,
+            "low_latency": plan.low_latency,
             "weights_gb": facts["bytes"] / 1e9,
             **summary(runs, cost, ceilings),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quaver.audio.levels import first_audible
 from quaver.core.types import AudioChunk, StreamStats
@@ -62,11 +62,18 @@ class Run:
         return sum(each.stats.audio_seconds for each in self.heard)
 
 
-def run_streams(voice: Synthesizer, text: str, seconds: float, seeds: Sequence[int]) -> Run:
+def run_streams(
+    voice: Synthesizer,
+    text: str,
+    seconds: float,
+    seeds: Sequence[int],
+    low_latency: bool = False,
+) -> Run:
     """Speak `text` once a seed, all at once, each for at most `seconds` of sound."""
     rate = int(voice.info()["sample_rate"])
     cpu, started = time.process_time(), time.perf_counter()
-    streams = [voice.stream(text, seed=s, max_seconds=seconds, live=True) for s in seeds]
+    options: dict[str, Any] = {"max_seconds": seconds, "low_latency": low_latency, "live": True}
+    streams = [voice.stream(text, seed=seed, **options) for seed in seeds]
     heard = [Heard(stream.stats, rate) for stream in streams]
     reading = list(zip(streams, heard, strict=True))
     while reading:

@@ -53,6 +53,9 @@ Rate = Annotated[
 MaxSeconds = Annotated[
     float | None, typer.Option(min=0.1, help="Of a service: of sound of a segment, at most.")
 ]
+LowLatency = Annotated[
+    bool, typer.Option("--low-latency", help="Begin one frame sooner, as `say` and `serve` can.")
+]
 Repeats = Annotated[int, typer.Option(help="Runs of each, after one that warms up.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**40, help="Of the first stream.")]
 Baseline = Annotated[
@@ -81,6 +84,7 @@ def bench(
     text: Text = None,
     rate: Rate = None,
     max_seconds: MaxSeconds = None,
+    low_latency: LowLatency = False,
     repeats: Repeats = 3,
     seed: Seed = 0,
     baseline: Baseline = None,
@@ -109,7 +113,8 @@ def bench(
         return
     if len(given) != (shape is None):
         raise InputError("give one MODEL, or --shape, or `compare` and two results")
-    plan = _plan(streams, SOUND_SECONDS if seconds is None else seconds, repeats, seed, text)
+    sound = SOUND_SECONDS if seconds is None else seconds
+    plan = _plan(streams, sound, repeats, seed, text, low_latency)
     _check_baseline(baseline)
     _check_plot(plot)
     with _folder(given, shape, layers) as name:
@@ -220,7 +225,9 @@ def _guarded(
     return rows
 
 
-def _plan(streams: str, seconds: float, repeats: int, seed: int, text: str | None) -> Plan:
+def _plan(
+    streams: str, seconds: float, repeats: int, seed: int, text: str | None, low_latency: bool
+) -> Plan:
     from quaver.bench.measure import COMFORTABLE, Plan
 
     if text is not None and not 0 < len(text.strip()) <= COMFORTABLE:
@@ -237,7 +244,7 @@ def _plan(streams: str, seconds: float, repeats: int, seed: int, text: str | Non
     for name, value, fine, most in allowed:
         if not fine:
             raise InputError(f"{name} is {value}; allowed is more than 0, up to {most:g}")
-    return Plan(counts, seconds, repeats, seed, text)
+    return Plan(counts, seconds, repeats, seed, text, low_latency)
 
 
 @contextmanager
