@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from quaver.core.types import Audio
@@ -61,6 +62,21 @@ def test_who_has_the_lowest_rank_gets_the_next_slot(voice):
     assert order == [12, 11]
     for each in [*running, *waiting]:
         each.close()
+
+
+def test_a_device_that_has_failed_is_no_stream_s_fault(voice, monkeypatch):
+    """Its process must end, and another begin: here it would fail one stream after the other."""
+
+    def fails(prompts):
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(voice._engine._steps, "prefill", fails)
+        stream = voice.stream(TEXT, seed=1)
+        with pytest.raises(torch.AcceleratorError):
+            voice.advance()
+    stream.close()
+    assert voice.state() == IDLE
 
 
 def test_a_prompt_that_cannot_be_read_ends_its_own_stream_alone(voice, monkeypatch):

@@ -117,10 +117,24 @@ def test_a_death_after_sound_ends_events_with_an_error(server):
     assert (last["type"], last["error"]["code"]) == ("speech.audio.error", "engine_lost")
 
 
+def test_what_is_not_urgent_leaves_places_to_what_is(server):
+    """Two slots and a queue of two, of which batch may have one."""
+    with ThreadPoolExecutor() as pool:
+        held = [pool.submit(server.speak, "stuck", priority="batch") for _ in range(3)]
+        until(lambda: server.metric("num_requests_accepted") == 3)
+        refused = server.speak("count 3", priority="batch")
+        held.append(pool.submit(server.speak, "stuck"))
+        until(lambda: server.metric("num_requests_accepted") == 4)
+        server.kill_engine()
+        assert {each.result().status for each in held} == {503}
+    assert (refused.status, refused.error["code"]) == (429, "server_busy")
+
+
 def test_more_than_can_be_spoken_is_refused_at_once(server):
     with ThreadPoolExecutor() as pool:
         held = [pool.submit(server.speak, "stuck", stream=False) for _ in range(4)]
         until(lambda: server.metric("num_requests_accepted") == 4)
+        refused = server.metric("requests_refused_total", reason="server_busy")
         started = time.monotonic()
         answer = server.speak("count 3")
         took = time.monotonic() - started
@@ -130,7 +144,7 @@ def test_more_than_can_be_spoken_is_refused_at_once(server):
     assert answer.error["type"] == "rate_limit_error"
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
     assert took < 2  # milliseconds, but not after waiting for the others
-    assert server.metric("requests_refused_total", reason="server_busy") == 1
+    assert server.metric("requests_refused_total", reason="server_busy") == refused + 1
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream_format": "sse"}, {"response_format": "mp3"}])

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from quaver.audio.tempo import Tempo
+from quaver.bench.streams import Heard
 from quaver.cli.main import run
 from quaver.core.errors import ConfigError, InputError
 from quaver.core.text import SentenceFeed, normalize
+from quaver.core.types import StreamStats
 from quaver.server.access import Keys, Rates
 from quaver.server.errors import ApiError
+from quaver.server.metrics import Metrics
 from quaver.server.schemas import BUILT_IN, SpeechOptions, SpeechRequest, parse
 from quaver.server.settings import Settings, read_settings
 
@@ -77,6 +80,31 @@ def test_any_of_several_keys_opens_and_each_is_a_caller():
         keys.caller(Headers({}), "1.2.3.4")
     assert refused.value.status == 401
     assert Keys(()).caller(Headers({}), "1.2.3.4") == "1.2.3.4"
+
+
+def test_a_stream_of_many_segments_is_counted_once():
+    metrics = Metrics()
+    heard = Heard(StreamStats(), 24000, [0.1, 0.2], [2400, 2400], 0.1)
+    stats = {"rtf": 0.5, "queue_seconds": 0.0, "audio_seconds": 0.2, "frames": 3}
+    for reasons in (["stop", "length", "stop"], ["stop", "stop"]):
+        metrics.hear("fp32", heard)
+        metrics.finish("fp32", heard, stats | {"finish_reasons": reasons}, 1.0)
+    told = metrics.text().decode()
+    for reason in ("length", "stop"):
+        labels = f'finished_reason="{reason}",recipe="fp32"'
+        assert f"quaver:requests_success_total{{{labels}}} 1.0" in told
+    assert 'quaver:audio_continuity_ok_total{recipe="fp32",threshold_ms="100"} 2.0' in told
+
+
+def test_who_left_is_counted_as_far_as_they_heard():
+    metrics = Metrics()
+    metrics.hear("fp32", Heard(StreamStats(), 24000, [0.1, 2.0], [2400, 2400], 0.1))
+    metrics.hear("fp32", Heard(StreamStats(), 24000))
+    told = metrics.text().decode()
+    for name in ("audio_ttfp_seconds", "audio_chunk_interval_seconds", "audio_underrun_seconds"):
+        assert f'quaver:{name}_count{{recipe="fp32"}} 1.0' in told
+    assert 'quaver:audio_underrun_seconds_sum{recipe="fp32"} 1.8' in told
+    assert "quaver:requests_success_total{" not in told
 
 
 def test_rates_are_counted_for_each_caller_and_come_back(monkeypatch):

@@ -213,8 +213,10 @@ def locked():
 )
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/audio/voices", "/v1/nothing"])
 def test_without_the_key_nothing_of_the_api_answers(locked, headers, path):
+    before = locked.metric("requests_refused_total", reason="invalid_api_key")
     answer = locked.request("GET", path, headers=headers)
     assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    assert locked.metric("requests_refused_total", reason="invalid_api_key") == before + 1
 
 
 def test_with_the_key_it_does_and_health_needs_none(locked):
@@ -228,6 +230,7 @@ def test_too_many_requests_of_a_key_are_refused(locked):
     assert [answer.status for answer in answers] == [200] * 5 + [429]
     assert answers[-1].error["code"] == "rate_limit_exceeded"
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 12
+    assert locked.metric("requests_refused_total", reason="rate_limit_exceeded") == 1
 
 
 def test_only_pages_that_were_named_may_read_answers(locked):

@@ -163,10 +163,35 @@ def test_long_text_and_short_share_the_engine(server):
 
 def test_what_was_spoken_is_counted(server):
     server.speak("Yes.")
-    until(lambda: server.metric("audio_ttfp_seconds_count", recipe="fp32") > 0)
+    until(lambda: server.metric("e2e_request_latency_seconds_count", recipe="fp32") > 0)
+    for name in (
+        *("audio_ttfp_seconds", "audio_chunk_interval_seconds", "audio_underrun_seconds"),
+        *("audio_rtf", "audio_duration_seconds", "request_queue_time_seconds"),
+    ):
+        assert server.metric(f"{name}_count", recipe="fp32") > 0
+    assert server.metric("audio_continuity_ok_total", threshold_ms="100") > 0
     assert server.metric("audio_frames_total") > 0
     assert server.metric("requests_success_total", finished_reason="stop") > 0
     assert server.metric("engine_ready") == 1
+
+
+def test_it_is_measured_as_its_listeners_hear_it(server, tmp_path):
+    """By the command that measures any service, on the bundled voice."""
+    out = tmp_path / "served.json"
+    url = f"http://127.0.0.1:{server.port}"
+    load = ("--rate", "1", "--seconds", "3", "--max-seconds", "0.5", "--seed", "3")
+    done = subprocess.run(
+        command("bench", "serve", url, *load, "--out", out),
+        env=ENVIRONMENT,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(out.read_text())["served"]
+    assert row["model"]["id"] == "nano" and row["max_seconds"] == 0.5
+    assert row["outcomes"] == {"ok": row["requests"]} and row["requests"] >= 1
+    assert row["ttfa_ms"]["p50"] > 0 and row["rtf"] > 0
 
 
 @pytest.mark.skipif(

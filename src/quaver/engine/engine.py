@@ -281,10 +281,13 @@ class Engine:
 
     def _read(self, streams: list[FrameStream]) -> None:
         """Read prompts in one pass. One that cannot be read, for want of memory perhaps, ends its
-        own stream: nothing of the others has been touched."""
+        own stream: nothing of the others has been touched. Of a device that has failed nothing can
+        be had any more, by anybody."""
         slots = [(stream.slot, stream.job.prompt.tokens) for stream in streams]
         try:
             self._steps.prefill([(slot, tokens) for slot, tokens in slots if slot is not None])
+        except torch.AcceleratorError:
+            raise
         except RuntimeError as error:
             if len(streams) > 1:
                 for stream in streams:

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import quaver
-from quaver.server.access import Keys, Rates
+from quaver.server.access import Keys
 from quaver.server.engines import Engine, Status
 from quaver.server.errors import INVALID, ApiError, failed
 from quaver.server.live import Session, check_origin
@@ -47,9 +47,8 @@ def create_app(service: Service) -> ASGIApp:
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
-    rates = Rates(service.settings.rate_limit)
-    _add_speech(app, service, rates)
-    _add_live(app, service, rates)
+    _add_speech(app, service)
+    _add_live(app, service)
     _add_lists(app, service)
     _add_health(app, service)
     _add_page(app)
@@ -69,7 +68,8 @@ class Doors:
     """What every request passes: its id, its key, and what pages may do."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._keys = app, Keys(service.settings.api_keys)
+        self._app, self._service = app, service
+        self._keys = Keys(service.settings.api_keys)
         self._open = OPEN_LISTS if service.settings.open_voices else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,6 +85,7 @@ class Doors:
         try:
             caller = self._caller(scope, headers)
         except ApiError as error:
+            self._service.tell_refused(error)
             refusal = JSONResponse(error.body(), error.status, error.headers)
             await refusal(scope, receive, named)
             return
@@ -100,19 +101,19 @@ class Doors:
         return self._keys.caller(headers, address)
 
 
-def _add_speech(app: FastAPI, service: Service, rates: Rates) -> None:
+def _add_speech(app: FastAPI, service: Service) -> None:
     body = {"required": True, "content": {"application/json": {"schema": _schema()}}}
 
     @app.post("/v1/audio/speech", openapi_extra={"requestBody": body}, response_class=Response)
     async def speech(request: Request) -> Response:
-        rates.count(request.state.caller)
+        service.count(request.state.caller)
         asked = parse(SpeechRequest, await _body(request, service.settings.max_body))
         check_text(asked.input, service.settings.max_chars)
         engine = service.engine(asked.model, asked.recipe)
         return SpeechResponse(service, engine, request.state.name, asked)
 
 
-def _add_live(app: FastAPI, service: Service, rates: Rates) -> None:
+def _add_live(app: FastAPI, service: Service) -> None:
     @app.websocket("/v1/audio/speech/stream")
     async def live(websocket: WebSocket) -> None:
         try:
@@ -120,7 +121,7 @@ def _add_live(app: FastAPI, service: Service, rates: Rates) -> None:
         except ApiError as error:
             await websocket.send_denial_response(JSONResponse(error.body(), error.status))
             return
-        await Session(websocket, service, rates).run()
+        await Session(websocket, service).run()
 
 
 def _add_lists(app: FastAPI, service: Service) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from quaver.core.text import SentenceFeed
-from quaver.server.access import SUBPROTOCOL, Rates
+from quaver.server.access import SUBPROTOCOL
 from quaver.server.engines import Engine
 from quaver.server.errors import INVALID, ApiError, busy, invalid, unavailable
 from quaver.server.schemas import SessionConfig, SessionMessage, check_length, parse
@@ -63,8 +63,8 @@ def check_origin(websocket: WebSocket, allowed: tuple[str, ...]) -> None:
 class Session:
     """One connection."""
 
-    def __init__(self, websocket: WebSocket, service: Service, rates: Rates) -> None:
-        self._socket, self._service, self._rates = websocket, service, rates
+    def __init__(self, websocket: WebSocket, service: Service) -> None:
+        self._socket, self._service = websocket, service
         self._config = SessionConfig()
         self._turns: list[Turn] = []  # not said yet, in order
         self._open: Turn | None = None  # takes text
@@ -143,7 +143,7 @@ class Session:
     def _begin(self) -> Turn:
         if len(self._turns) >= MOST_TURNS:
             raise busy(f"{MOST_TURNS} utterances wait to be said", "server_busy", 1)
-        self._rates.count(self._socket.state.caller)
+        self._service.count(self._socket.state.caller)
         engine = self._engine(self._config)
         feed = SentenceFeed(engine.facts["comfortable_chars"])
         turn = self._open = Turn(self._count, engine, self._config, feed)
@@ -201,7 +201,7 @@ class Session:
     async def _speak_sentences(self, turn: Turn) -> None:
         """As they come."""
         try:
-            with self._service.accepted(turn.engine):
+            with self._service.accepted(turn.engine, turn.config.batch):
                 number, seconds = 0, 0.0
                 while (sentence := await turn.sentences.get()) is not None:
                     seconds = await self._say(turn, number, sentence, seconds)

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from quaver.bench.streams import FORGIVEN, Heard
+from quaver.core.types import FinishReason
 
 DELAYS = (0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
 RATES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 2, 4)
@@ -39,13 +40,18 @@ class Metrics:
         self.failed = self._counter("requests_failed", "Accepted, and not whole", "reason")
         self.refused = self._counter("requests_refused", "Not accepted", "reason")
 
-    def hear(self, recipe: str, heard: Heard, stats: Mapping[str, Any], seconds: float) -> None:
-        """Count a stream that is whole, after so many seconds."""
+    def hear(self, recipe: str, heard: Heard) -> None:
+        """Count what a listener heard, to the end or not."""
         if heard.first_audible is not None:
             self.ttfa.labels(recipe).observe(heard.first_audible)
         for gap in heard.gaps:
             self.gaps.labels(recipe).observe(gap)
-        self.underrun.labels(recipe).observe(max(0.0, heard.lateness))
+        if heard.arrivals:
+            self.underrun.labels(recipe).observe(max(0.0, heard.lateness))
+
+    def finish(self, recipe: str, heard: Heard, stats: Mapping[str, Any], seconds: float) -> None:
+        """Count a stream that is whole, after so many seconds, as ended by what ended its segments,
+        and by their own end only if nothing else ended any."""
         if heard.lateness <= FORGIVEN:
             self.continuous.labels(recipe, f"{1000 * FORGIVEN:.0f}").inc()
         if stats["rtf"] is not None:
@@ -54,8 +60,8 @@ class Metrics:
         self.duration.labels(recipe).observe(stats["audio_seconds"])
         self.latency.labels(recipe).observe(seconds)
         self.frames.labels(recipe).inc(stats["frames"])
-        for reason in set(stats["finish_reasons"]):
-            self.done.labels(recipe, reason).inc()
+        cut = [reason for reason in stats["finish_reasons"] if reason != FinishReason.STOP]
+        self.done.labels(recipe, cut[0] if cut else FinishReason.STOP.value).inc()
 
     def watch(self, state: Callable[[], Iterable[tuple[str, Mapping[str, float | None]]]]) -> None:
         """`state` gives each recipe's numbers whenever somebody asks."""

@@ -71,6 +71,10 @@ class SpeechOptions(BaseModel):
                 raise invalid(str(error), name) from None
         return given
 
+    @property
+    def batch(self) -> bool:
+        return self.priority == "batch"
+
     def voice_of(self, voices: Sequence[str]) -> str | None:
         """The model's voice that is meant; None speaks without one. ApiError if there is none."""
         name = self.voice.id if isinstance(self.voice, VoiceId) else self.voice
@@ -97,7 +101,7 @@ class SpeechOptions(BaseModel):
             seed=secrets.randbits(DRAWN_BITS) if self.seed is None else self.seed,
             max_seconds=self.max_seconds,
             sampling=self.sampling(),
-            batch=self.priority == "batch",
+            batch=self.batch,
         )
 
 

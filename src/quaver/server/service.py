@@ -16,6 +16,7 @@ from typing import Any, Self
 from quaver.audio.levels import first_audible, from_pcm16
 from quaver.bench.streams import Heard
 from quaver.core.types import StreamStats
+from quaver.server.access import Rates
 from quaver.server.engines import WORKER, Engine, EngineLostError, Status, StreamFailedError, Ticket
 from quaver.server.errors import INVALID, ApiError, busy, failed, invalid, unavailable
 from quaver.server.metrics import Metrics
@@ -28,6 +29,7 @@ log = logging.getLogger("quaver.server")
 
 RECENT = 0.9  # of the mean duration of streams, what came before counts so much
 MOST_RETRY = 60  # seconds
+BATCH_SHARE = 2  # by so much less may wait for what is not urgent
 
 
 class Service:
@@ -39,6 +41,7 @@ class Service:
         self.draining = False
         self._accepted = dict.fromkeys(self.engines, 0)
         self._mean_seconds = 1.0
+        self._rates = Rates(settings.rate_limit)
         self._somebody_left = asyncio.Event()
         self.pool = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="encode")
         self.metrics.watch(self._numbers)
@@ -98,12 +101,24 @@ class Service:
             ids |= {f"{self.model_id}:{engine.name}": engine for engine in self.engines}
         return ids
 
+    def count(self, caller: str) -> None:
+        """A request of `caller`. ApiError if it is one too many."""
+        try:
+            self._rates.count(caller)
+        except ApiError as error:
+            self.tell_refused(error)
+            raise
+
+    def tell_refused(self, error: ApiError, recipe: str = "") -> None:
+        """Count it; `recipe` where it is known."""
+        self.metrics.refused.labels(recipe, error.code).inc()
+
     @contextmanager
-    def accepted(self, engine: Engine) -> Iterator[None]:
-        """A place for a stream. ApiError at once if there is none."""
-        refusal = self._refusal(engine)
+    def accepted(self, engine: Engine, batch: bool) -> Iterator[None]:
+        """A place for a stream; `batch` leaves some to others. ApiError if there is none."""
+        refusal = self._refusal(engine, batch)
         if refusal is not None:
-            self.metrics.refused.labels(engine.name, refusal.code).inc()
+            self.tell_refused(refusal, engine.name)
             raise refusal
         self._accepted[engine] += 1
         started = time.monotonic()
@@ -115,7 +130,7 @@ class Service:
             self._mean_seconds = RECENT * self._mean_seconds + (1 - RECENT) * took
             self._somebody_left.set()
 
-    def _refusal(self, engine: Engine) -> ApiError | None:
+    def _refusal(self, engine: Engine, batch: bool) -> ApiError | None:
         if self.draining:
             return unavailable("the server is shutting down", "draining")
         if engine.status is Status.LOADING:
@@ -124,7 +139,8 @@ class Service:
             return unavailable("the engine crashed and is starting again", "engine_lost")
         slots = engine.facts["slots"]
         waiting = self._accepted[engine] - slots
-        if waiting < self.settings.max_queue:
+        room = self.settings.max_queue
+        if waiting < (room // BATCH_SHARE if batch else room):
             return None
         seconds = min(math.ceil(self._mean_seconds * (waiting + 1) / slots), MOST_RETRY)
         message = (
@@ -188,6 +204,7 @@ class Utterance:
             self._ticket.cancel()
         self._sound.close()
         took, name = time.monotonic() - self._started, self._engine.name
+        self._service.metrics.hear(name, self._heard)
         if self.stats is None:
             slow = kind is not None and issubclass(kind, TimeoutError)
             reason = self._failure or ("client_slow" if slow else "client_gone")
@@ -195,7 +212,7 @@ class Utterance:
             log.info("%s: %s after %.2f s", self.order.name, reason, took)
         else:
             log.info("%s: %.2f s of sound in %.2f s", self.order.name, self.seconds, took)
-            self._service.metrics.hear(name, self._heard, self.stats, took)
+            self._service.metrics.finish(name, self._heard, self.stats, took)
 
     async def pieces(self) -> AsyncGenerator[bytes]:
         """Bytes of sound, none of them empty. ApiError if it fails."""

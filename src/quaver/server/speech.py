@@ -36,7 +36,7 @@ class SpeechResponse(Response):
         """Until headers are sent an error is an answer; afterwards it ends the stream."""
         sender = _Sender(send, self._service.settings.send_timeout)
         try:
-            with self._service.accepted(self._engine):
+            with self._service.accepted(self._engine, self._asked.batch):
                 asked = self._asked
                 made = Utterance(self._service, self._engine, self._name, asked.input, asked)
                 async with made as utterance, aclosing(utterance.pieces()) as pieces:
