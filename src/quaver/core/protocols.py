@@ -33,12 +33,21 @@ class Turning(Protocol):
         """Both for positions [n, t], each [n, 1, t, d]."""
 
 
+class Layers(Protocol):
+    """A stack of layers: x [n, t, width] -> [n, t, width]."""
+
+    def __call__(self, x: Tensor, store: KVStore) -> Tensor: ...
+
+
 class KVStore(Protocol):
     """Keys and values of some streams, as attention sees them during one pass."""
 
     @property
     def positions(self) -> Tensor:
         """Positions [n, t] of the inputs of this pass."""
+
+    def through(self, layers: Layers, x: Tensor) -> Tensor:
+        """What comes of x [n, t, width] in layers that attend here."""
 
     def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
         """What `attend` turns by in this pass."""
@@ -107,6 +116,10 @@ class FrameModel(Protocol):
 
     @property
     def cache_spec(self) -> CacheSpec: ...
+
+    @property
+    def weights(self) -> Sequence[Tensor]:
+        """What `frame` reads and nothing changes."""
 
     def embedded(self, prompt: Tensor) -> Tensor:
         """Prompt tokens [1, t], given on the host -> what is read of them [1, t, ...], on the

@@ -7,13 +7,15 @@ step. Shapes are fixed by numbers the host knows (n and a limit on lengths), so 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-from quaver.core.protocols import CacheSpec, Turning
+from quaver.core.protocols import CacheSpec, Layers, Turning
 from quaver.engine.keeping import KEYS, VALUES, Keeping, KeptLayer
 from quaver.nn.attention import attend, turned
+from quaver.nn.traced import Traced
 from quaver.precision.devices import CUDA_BF16, CUDA_FP8
 
 ROW_STEP = 128  # bytes' worth of positions: rows of values begin where loads are fast
@@ -96,6 +98,9 @@ class View(ABC):
 
     def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
         return rope(self.positions)
+
+    def through(self, layers: Layers, x: Tensor) -> Tensor:
+        return layers(x, self)
 
     def attend(self, layer: int, qkv: Tensor, kv_heads: int, rope: tuple[Tensor, Tensor]) -> Tensor:
         q, k, v = turned(qkv, kv_heads, rope)
@@ -198,8 +203,10 @@ class PackView(KernelView):
 class DecodeView(KernelView):
     """The first `count` slots, one position each, none at or beyond `limit`."""
 
-    def __init__(self, cache: KVCache, count: int, limit: int) -> None:
-        self._cache, self._limit = cache, limit
+    def __init__(
+        self, cache: KVCache, count: int, limit: int, traced: Traced | None = None
+    ) -> None:
+        self._cache, self._limit, self._traced = cache, limit, traced
         self._keeping = cache.keeping
         parts = [part[:, :count, :, :limit].unbind(0) for part in cache.store]
         self._layers = [*zip(*parts, strict=True)]
@@ -214,6 +221,13 @@ class DecodeView(KernelView):
         self._columns = torch.arange(limit, device=device)
         self._moved = 0  # positions since `lengths` were right
         self._look()
+
+    def through(self, layers: Layers, x: Tensor) -> Tensor:
+        if self._traced is None:
+            return layers(x, self)
+        kept = [*chain.from_iterable([*self._layers, *(self._steps or ())])]
+        given = (x, self.positions, self._mask, *kept)
+        return self._traced.run((len(x), self._limit), lambda: layers(x, self), given)
 
     def launch(self, layer: int, qkv: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         # only builds of torch for GPUs bring Triton

@@ -1,9 +1,10 @@
 """Launching steps, and fetching what they made.
 
 A step is some thousand small operations. A GPU can have them recorded: the first of a shape runs
-as it is, the second becomes a CUDA graph, and from then on that is replayed, in one launch. Counts
-and limits are rounded up, so that few shapes occur. All that a step reads and writes stays where it
-is: hidden states, cache, sampler, and what it made, whose copy to the host nobody waits for.
+as it is, the second becomes a CUDA graph, and from then on that is replayed, in one launch. On a
+CPU most of them can be traced (`nn/traced.py`). Counts and limits are rounded up, so that few
+shapes occur. All that a step reads and writes stays where it is: hidden states, cache, sampler, and
+what it made, whose copy to the host nobody waits for.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from quaver.engine.cache import DecodeView, KVCache, PackView
 from quaver.engine.sampling import Sampler
 from quaver.nn.recorded import Recorded
 from quaver.nn.sent import Fetched, fetched, sent
+from quaver.nn.traced import Traced
 
 LENGTH_STEP = 64  # as it runs, a step reads keys up to a multiple of this
 LEAST_LENGTH = 256  # recorded, up to a power of two, this or more
+LEAST_TRACED = 512  # and traced
 COUNT_STEP = 8  # recorded, it has a power of two or a multiple of this many slots, or
 COUNT_SHARE = 8  # of a power of two by this, where that is more: less than a quarter too many
 MANY = 64  # slots, from which kernels need not know how long the longest stream is
@@ -49,6 +52,9 @@ class Steps:
             self._slots, len(model.choices) + 1, dtype=torch.int64, device=device
         )
         self._recorded = Recorded() if graphs and device.type == "cuda" else None
+        # what stands for other elements, as in a cache of float8, cannot be traced
+        traceable = device.type == "cpu" and cache.keeping.kind is cache.keeping.storage
+        self._traced = Traced(model.weights) if graphs and traceable else None
         self._packs: dict[tuple[str, int, int], tuple[Tensor, ...]] = {}
 
     def prefill(self, prompts: Sequence[tuple[int, Sequence[int]]]) -> None:
@@ -93,9 +99,8 @@ class Steps:
         """One frame for each of the first `count` slots, none of which will have more than
         `longest` positions afterwards: its codes and, last, whether the stream stopped, int64
         [slots, codes + 1]."""
-        most = self._cache.max_length
         if self._recorded is None:
-            self._step(count, min(_up(longest, LENGTH_STEP), most))
+            self._run(count, longest)
             return fetched(self._made)
         count, limit = self._rounded(count, longest)
         shape = (count, limit, self._sampler.has_windows)
@@ -104,9 +109,16 @@ class Steps:
 
     def record(self) -> None:
         """Record every step that there is, while no slot is open."""
+        most = self._cache.max_length
+        if self._traced is not None:
+            limits = [LEAST_TRACED]
+            while limits[-1] < most:
+                limits.append(2 * limits[-1])
+            with self._traced.at_once():
+                for count, limit in product(range(1, self._slots + 1), limits):
+                    self._run(count, limit)
         if self._recorded is None:
             return
-        most = self._cache.max_length
         lengths = [*range(LEAST_LENGTH, most, LEAST_LENGTH), most]
         counts = range(1, self._slots + 1)
         for shape in sorted({self._rounded(*each) for each in product(counts, lengths)}):
@@ -128,6 +140,14 @@ class Steps:
                     self.prefill([(0, [0] * length)] * (1 << power))
         self._cache.close(0)
 
+    def _run(self, count: int, longest: int) -> None:
+        """A step that is not recorded."""
+        if self._traced is None:
+            limit = _up(longest, LENGTH_STEP)
+        else:
+            limit = _power(max(longest, LEAST_TRACED))
+        self._step(count, min(limit, self._cache.max_length))
+
     def _rounded(self, count: int, longest: int) -> tuple[int, int]:
         """Slots and limit of the recorded step for so many, none longer than that."""
         count, most = min(_count(count), self._slots), self._cache.max_length
@@ -144,7 +164,7 @@ class Steps:
         self._cache.lengths.index_copy_(0, slots, lengths)
 
     def _step(self, count: int, limit: int) -> None:
-        view = DecodeView(self._cache, count, limit)
+        view = DecodeView(self._cache, count, limit, self._traced)
         frame = self._model.frame(self._hidden[:count], view, self._sampler)
         view.settle()
         self._hidden[:count] = frame.hidden

@@ -23,7 +23,13 @@ from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.loading.hosting import drop_text_rows
 from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, stored_recipe
-from quaver.loading.parts import find_device, load_codec, read_sampling, read_tokenizer
+from quaver.loading.parts import (
+    SMALL_MODEL,
+    find_device,
+    load_codec,
+    read_sampling,
+    read_tokenizer,
+)
 from quaver.nn.linear import Product
 from quaver.precision import Format, Recipe, Role, find_recipe
 from quaver.precision.auto import AUTO, RESERVE, STREAM_RESERVE, choose
@@ -73,12 +79,19 @@ class Loaded:
             hidden_dtype=self.recipe.format(Role.BACKBONE).dtype,
             device=self.device,
             ahead=self._records,
-            graphs=self._records,
+            graphs=self._records or self._traces,
         )
 
     @property
     def _records(self) -> bool:
         return self.graphs and _has_kernels(self.device)
+
+    @property
+    def _traces(self) -> bool:
+        """A large model's products take so long that nothing else counts."""
+        return (
+            self.graphs and self.device.type == "cpu" and self.model.parameter_count < SMALL_MODEL
+        )
 
 
 def load(
@@ -101,7 +114,7 @@ def load(
     slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
     graphs: on a GPU from compute capability 8.0 on, record steps as CUDA graphs, launch them ahead
         of what they made, and take one kernel for a product and all around it. The first utterance
-        takes longer.
+        takes longer. On a CPU, trace the steps of a small model, once it has spoken for a while.
     """
     opened = open_model(model, recipe, device, codec=codec, slots=slots, max_length=max_length)
     return replace(opened, graphs=graphs).synthesizer

@@ -84,6 +84,10 @@ class Orpheus(nn.Module):
         return shape.num_hidden_layers * layer + self.layout.codebook_size * width
 
     @property
+    def weights(self) -> list[Tensor]:
+        return [*self.parameters(), *self.buffers()]
+
+    @property
     def cache_spec(self) -> CacheSpec:
         shape = self.config.transformer
         return CacheSpec(shape.num_hidden_layers, shape.num_key_value_heads, shape.head_dim)
@@ -179,5 +183,6 @@ class Orpheus(nn.Module):
 
     def _read(self, embedded: Tensor, store: KVStore | None) -> Tensor:
         """Rows of the table [n, t, width] -> hidden states [n, t, width] before the last norm."""
-        hidden: Tensor = self.backbone(embedded.to(self._dtype), store)
+        x = embedded.to(self._dtype)
+        hidden: Tensor = self.backbone(x) if store is None else store.through(self.backbone, x)
         return hidden
