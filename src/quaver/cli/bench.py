@@ -63,7 +63,8 @@ Baseline = Annotated[
 ]
 Cold = Annotated[bool, typer.Option("--cold", help="Time a new process to its first sample too.")]
 Graphs = Annotated[
-    bool, typer.Option("--graphs/--no-graphs", help="On a GPU, record steps as CUDA graphs.")
+    bool,
+    typer.Option("--graphs/--no-graphs", help="Record steps: a GPU's, or a small model's layers."),
 ]
 Out = Annotated[
     Path | None,

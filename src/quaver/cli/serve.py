@@ -49,7 +49,8 @@ LowLatency = Annotated[
     bool | None, typer.Option("--low-latency", help="Start one frame earlier, a little less exact.")
 ]
 Graphs = Annotated[
-    bool | None, typer.Option("--graphs/--no-graphs", help="On a GPU, record CUDA graphs.")
+    bool | None,
+    typer.Option("--graphs/--no-graphs", help="Record steps: a GPU's, or a small model's layers."),
 ]
 SendTimeout = Annotated[
     float | None, typer.Option(help="Seconds until a client that takes nothing is let go.")

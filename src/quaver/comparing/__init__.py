@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -81,7 +81,9 @@ class Named:
     recipe: str | None
 
     def open(self, device: str | None, slots: int = 1) -> Loaded:
-        return open_model(self.model, self.recipe, device, slots=slots)
+        opened = open_model(self.model, self.recipe, device, slots=slots)
+        # a CPU's traces are never let go, and a search opens many models
+        return replace(opened, graphs=opened.device.type != "cpu")
 
 
 def compare(

@@ -134,7 +134,7 @@ class Engine:
         graphs: bool = False,
     ) -> None:
         """`ahead` launches a step before the last one is looked at; `graphs` records steps, and
-        draws in one launch."""
+        draws in one launch, or traces layers on a CPU."""
         self.lock = threading.RLock()
         self._model, self._ahead = model, ahead
         self._cache = KVCache(model.cache_spec, slots, max_length, keeping, device)
