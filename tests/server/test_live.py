@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -237,3 +239,29 @@ def test_a_key_comes_as_header_or_as_subprotocol():
             talk.send("input.done")
             talk.next()
         assert KEY not in server.log
+
+
+TYPES = ("session.config", "input.text", "input.done", "input.clear", "session.close", "x", 7, None)
+NAMES = ("text", "voice", "seed", "speed", "response_format", "priority", "max_seconds", "model")
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+SAID = st.tuples(
+    st.sampled_from(TYPES), st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3)
+).map(lambda parts: json.dumps({"type": parts[0]} | parts[1]))
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(messages=st.lists(SAID | st.binary(max_size=50) | st.text(max_size=50), max_size=5))
+def test_no_messages_break_it(server, messages):
+    """It tells what is wrong and goes on, or ends as it was told to."""
+    with talking(server) as talk:
+        try:
+            for message in messages:
+                talk.socket.send(message)
+            talk.send("input.clear")
+            talk.until("input.cleared")
+        except ConnectionClosed as closed:
+            assert any("session.close" in str(each) for each in messages)
+            assert closed.rcvd is not None and closed.rcvd.code in (1000, 1001)
+    assert "Traceback" not in server.log
