@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quaver.core.protocols import Turning
+from quaver.core.protocols import Layers, Turning
 from quaver.nn.attention import attend, turned
 
 
@@ -54,6 +54,9 @@ class WatchedStore:
         self.positions = torch.arange(length, device=device)[None]
         self._mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
         self._largest = largest
+
+    def through(self, layers: Layers, x: Tensor) -> Tensor:
+        return layers(x, self)
 
     def turning(self, rope: Turning) -> tuple[Tensor, Tensor]:
         return rope(self.positions)
