@@ -40,7 +40,7 @@ def make_engine(model, kv: Format, slots: int) -> Engine:
 def make_job(seed: int) -> Job:
     """Of any length, with a penalty that forgets or not, some beyond the first limit."""
     sampling = SamplingParams(temperature=0.9, repetition_window=seed % 2 * 20)
-    prompt = Prompt(tuple(1 + (seed + i) % 40 for i in range(3 + 150 * (seed % 4))))
+    prompt = Prompt(tuple(1 + (seed + i) % 40 for i in range(3 + 168 * (seed % 4))))
     return Job(prompt, sampling, seed, 4 + 5 * (seed % 3))
 
 
@@ -63,7 +63,10 @@ def test_every_bit_is_that_of_the_step_itself(model, kv, monkeypatch):
             engine = make_engine(model, kv, slots=3)
             found.append(spoken(engine))
         traceable = kv is not Format.FP8
-        assert bool(traceable and engine._steps._traced._traces) == (traceable and after != NEVER)
+        traces = engine._steps._traced._traces if traceable else {}
+        assert bool(traces) == (traceable and after != NEVER)
+        if traces and after == 0:
+            assert {limit for _, limit in traces} == {512, 1024}
     for each in found[1:]:
         assert all(map(torch.equal, found[0], each)) and len(found[0]) == len(each)
 
@@ -98,6 +101,16 @@ def test_layers_are_traced_once_that_pays():
     with traced.at_once():
         run(torch.ones(1))
     assert {*traced._traces} == {1, 3}
+
+
+def test_traces_are_bounded(monkeypatch):
+    monkeypatch.setattr("quaver.nn.traced.MOST_TRACES", 2)
+    traced = Traced([])
+    with traced.at_once():
+        for size in (1, 2, 3, 1, 3):
+            x = torch.ones(size)
+            assert traced.run(size, lambda x=x: x + 1, [x]).tolist() == [2.0] * size
+    assert {*traced._traces} == {1, 2}
 
 
 def test_what_is_traced_goes_with_its_engine(tiny_checkpoint, monkeypatch):

@@ -115,7 +115,7 @@ class Steps:
             while limits[-1] < most:
                 limits.append(2 * limits[-1])
             with self._traced.at_once():
-                for count, limit in product(range(1, self._slots + 1), limits):
+                for limit, count in product(limits, range(1, self._slots + 1)):  # short ones first
                     self._run(count, limit)
         if self._recorded is None:
             return

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PAYS_AFTER = 200  # runs: tracing takes about as long as they gain
+PAYS_AFTER = 200  # runs: by count they gain what tracing takes; not tuned
+MOST_TRACES = 16  # of one model, each of which holds some 16 MB for ever
 
 
 class _Layers(nn.Module):
@@ -49,7 +50,8 @@ class Traced:
         made: Tensor
         if shape not in self._traces:
             self._runs[shape] += 1
-            if self._runs[shape] <= self._pays_after:
+            full = len(self._traces) == MOST_TRACES
+            if full or self._runs[shape] <= self._pays_after:
                 return layers()
             with warnings.catch_warnings():  # it is deprecated; see docs/decisions/008
                 warnings.simplefilter("ignore")
