@@ -22,10 +22,10 @@ from quaver.audio.join import SeamJoiner
 from quaver.audio.levels import first_audible
 from quaver.core.errors import InputError
 from quaver.core.protocols import Codec, Reference, SpeechFamily
-from quaver.core.text import split_text
 from quaver.core.types import Audio, AudioChunk, FinishReason, SamplingParams, StreamStats
 from quaver.engine.engine import Engine, Job
 from quaver.engine.guards import SilenceGuard
+from quaver.text.segments import split_text
 from quaver.voicing import Voice, Voices, first_group
 
 MAX_CHARS = 200_000  # about four hours of speech

@@ -12,13 +12,14 @@ from quaver.audio.tempo import Tempo
 from quaver.bench.streams import Heard
 from quaver.cli.main import run
 from quaver.core.errors import ConfigError, InputError
-from quaver.core.text import SentenceFeed, normalize
 from quaver.core.types import StreamStats
 from quaver.server.access import Keys, Rates
 from quaver.server.errors import ApiError
 from quaver.server.metrics import Metrics
 from quaver.server.schemas import BUILT_IN, SpeechOptions, SpeechRequest, parse
 from quaver.server.settings import Settings, read_settings
+from quaver.text.feed import SentenceFeed
+from quaver.text.segments import tidy
 
 KEY = "a-key-of-the-test"
 
@@ -199,7 +200,7 @@ def test_sentences_are_the_same_however_the_text_comes(sizes):
 def test_no_character_is_lost_or_said_twice(pieces):
     feed = SentenceFeed(40)
     found = [sentence for piece in pieces for sentence in feed.push(piece)] + feed.finish()
-    text = normalize("".join(pieces))
+    text = tidy("".join(pieces))
     assert "".join("".join(found).split()) == "".join(text.split())
     assert all(sentence and len(sentence) <= 40 for sentence in found)
     assert feed.finish() == []

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from quaver.core.text import SentenceFeed
 from quaver.server.access import SUBPROTOCOL
 from quaver.server.engines import Engine
 from quaver.server.errors import INVALID, ApiError, busy, invalid, unavailable
 from quaver.server.schemas import SessionConfig, SessionMessage, check_length, parse
 from quaver.server.service import Service, Utterance
+from quaver.text.feed import SentenceFeed
 
 log = logging.getLogger("quaver.server")
 

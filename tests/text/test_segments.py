@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from quaver.core import text as text_module
 from quaver.core.errors import InputError
-from quaver.core.text import Segment, iter_segments, split_text
+from quaver.text import segments as text_module
+from quaver.text.segments import Segment, iter_segments, split_text
 
 WORDS = [
     *("a", "Mr.", "U.S.A.", "3.14", "well...", "stop.", "Really?", "x" * 90, '"Go!"', "…", "so,"),

@@ -72,13 +72,13 @@ def split_text(text: str, max_chars: int) -> list[Segment]:
 def iter_segments(text: str, max_chars: int) -> Iterator[Segment]:
     """Segments of at most `max_chars` characters, in order; none for text without characters.
 
-    Joined, they have the characters of `normalize(text)`, spaces aside. The last pause is 0.
+    Joined, they have the characters of `tidy(text)`, spaces aside. The last pause is 0.
     Raises InputError for `max_chars` below 40, which could not hold every emotion tag.
     """
     if max_chars < MIN_CHARS:
         raise InputError(f"max_chars is {max_chars}; allowed is {MIN_CHARS} or more")
     previous: Segment | None = None
-    for paragraph in normalize(text).split("\n\n"):
+    for paragraph in tidy(text).split("\n\n"):
         for segment in _pack(paragraph, max_chars):
             if previous is not None:
                 yield previous
@@ -87,35 +87,10 @@ def iter_segments(text: str, max_chars: int) -> Iterator[Segment]:
         yield replace(previous, pause=0.0)
 
 
-class SentenceFeed:
-    """Text that comes in pieces, cut into sentences as they come.
-
-    A sentence is whole when the next has begun: only then is a full stop surely its end.
-    """
-
-    def __init__(self, max_chars: int) -> None:
-        """`max_chars` as for `iter_segments`; a longer sentence is cut."""
-        self._max_chars = max_chars
-        self._rest = ""
-
-    def push(self, text: str) -> list[str]:
-        """The sentences that are whole now."""
-        self._rest += text
-        *whole, last = _sentences(self._rest, self._max_chars) or [""]
-        if whole:
-            end = self._rest.rstrip()
-            self._rest = last + self._rest[len(end) :]
-        return whole
-
-    def finish(self) -> list[str]:
-        """The rest; then it starts anew."""
-        rest, self._rest = self._rest, ""
-        return _sentences(rest, self._max_chars)
-
-
-def _sentences(text: str, max_chars: int) -> list[str]:
+def sentences(text: str, max_chars: int) -> list[str]:
+    """Sentences of `text`, each of at most `max_chars` characters."""
     found = []
-    for paragraph in normalize(text).split("\n\n"):
+    for paragraph in tidy(text).split("\n\n"):
         start = 0
         for end, _ in _pieces(paragraph, max_chars):
             found.append(_plain(paragraph[start:end]))
@@ -123,7 +98,7 @@ def _sentences(text: str, max_chars: int) -> list[str]:
     return found
 
 
-def normalize(text: str) -> str:
+def tidy(text: str) -> str:
     """NFC text without invisible characters, with a space, a newline or a blank line between words.
 
     Control characters, lone surrogates and zero-width spaces go; joiners that shape letters stay.

@@ -1,0 +1,1 @@
+"""Text as people and language models write it, made ready to be spoken."""
