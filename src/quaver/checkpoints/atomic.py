@@ -16,7 +16,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from quaver.core.errors import CheckpointError
+from quaver.core.errors import CheckpointError, printable
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 def one_line(error: BaseException) -> str:
     """An exception's own words, fit to stand inside a one-line message."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:300]
+    return printable(text, 300)
 
 
 def refuse_occupied(path: Path) -> None:

@@ -22,6 +22,7 @@ from quaver.core.errors import CheckpointError
 
 CONVERTIBLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _SHOWN = 8  # names a message lists of each kind
+_LONGEST = 200  # characters of each
 
 
 def load_strict(
@@ -158,4 +159,6 @@ def _show(dtype: torch.dtype) -> str:
 
 def _shorten(items: Sequence[str]) -> str:
     rest = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(item[:_LONGEST] for item in items[:_SHOWN]) + (
+        f" and {rest} more" if rest > 0 else ""
+    )

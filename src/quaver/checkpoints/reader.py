@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +24,18 @@ from torch import Tensor
 
 from quaver.checkpoints.atomic import one_line
 from quaver.checkpoints.jsonfile import read_json
+from quaver.checkpoints.recognise import ADAPTERS, advice, pointer
+from quaver.checkpoints.regular import check_regular
 from quaver.core.errors import CheckpointError
+from quaver.core.section import shown
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+SUFFIX = ".safetensors"
+MAX_SHARDS = 10_000
+MAX_SHARD_NAME = 200  # characters; file systems take 255 bytes
 
 _DTYPES = {  # https://github.com/huggingface/safetensors#format
     "F64": torch.float64,
@@ -99,53 +107,78 @@ class TensorReader(ABC):
 def open_tensors(path: Path) -> TensorReader:
     """Open the weights of a folder, or one file of weights.
 
-    In a folder the first of these is taken: `model.safetensors.index.json` and its shards,
-    `model.safetensors`, the only `*.safetensors`, `pytorch_model.bin`.
-    Raises CheckpointError if there is none, if it is ambiguous, or if a file is damaged.
+    In a folder the first of these is taken, in transformers' order: `model.safetensors`,
+    `model.safetensors.index.json` and its shards, the only `*.safetensors`, `pytorch_model.bin`,
+    `pytorch_model.bin.index.json` and its shards.
+    Raises CheckpointError if there is none, if it is ambiguous, or if a file is damaged or no
+    regular file.
     """
-    if (path / INDEX).is_file():
-        return _open_index(path / INDEX)
-    file = _single_file(path) if path.is_dir() else path
-    if file.suffix == ".safetensors":
-        return _SafetensorsReader(file, [file])
-    return _PickleReader(file)
+    if not path.is_dir():
+        return _open_file(path)
+    for name, opener in (
+        (SINGLE, _open_file),
+        (INDEX, _open_index),
+        (None, _open_file),
+        (PICKLE, _open_file),
+        (PICKLE_INDEX, _open_pickle_index),
+    ):
+        file = _only(path) if name is None else path / name
+        if file is not None and file.exists():
+            check_regular(file)
+            return opener(file)
+    raise CheckpointError(
+        advice(path)
+        or f"{path} has no weights; it needs {SINGLE}, or shards with {INDEX}, or {PICKLE}"
+    )
 
 
-def _single_file(folder: Path) -> Path:
-    if (folder / SINGLE).is_file():
-        return folder / SINGLE
-    found = sorted(folder.glob("*.safetensors"))
+def _open_file(file: Path) -> TensorReader:
+    check_regular(file)
+    return _SafetensorsReader(file, [file]) if file.suffix == SUFFIX else _PickleReader(file)
+
+
+def _only(folder: Path) -> Path | None:
+    """The only file of tensors; adapters, which hold changes to a model, are none."""
+    found = [file for file in sorted(folder.glob(f"*{SUFFIX}")) if file.name not in ADAPTERS]
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:8])
         raise CheckpointError(
             f"{folder} has {len(found)} safetensors files ({names}) and no {INDEX} that says which "
             "belong together; download the index too"
         )
-    if found:
-        return found[0]
-    if (folder / PICKLE).is_file():
-        return folder / PICKLE
-    raise CheckpointError(
-        f"{folder} has no weights; it needs {SINGLE}, or shards with {INDEX}, or {PICKLE}"
-    )
+    return found[0] if found else None
 
 
 def _open_index(index: Path) -> TensorReader:
+    owners = _owners(index, SUFFIX)
+    return _SafetensorsReader(index, sorted(set(owners.values())), owners)
+
+
+def _open_pickle_index(index: Path) -> TensorReader:
+    return _PickleReader(index, _owners(index, ".bin"))
+
+
+def _owners(index: Path, suffix: str) -> dict[str, Path]:
+    """The file of each tensor that an index lists."""
     listed = read_json(index, "the index of shards").get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(s, str) for s in listed.values()):
         raise CheckpointError(f"{index} has no weight_map of tensor names to file names")
-    for shard in sorted(set(listed.values())):
+    shards = sorted(set(listed.values()))
+    if len(shards) > MAX_SHARDS:
+        raise CheckpointError(f"{index} names {len(shards):,} shards; at most {MAX_SHARDS:,}")
+    for shard in shards:
         # a name with a folder, or a drive, could reach any file of the machine
-        if not shard.endswith(".safetensors") or set(shard) & set("/\\:\0"):
+        if not shard.endswith(suffix) or set(shard) & set("/\\:\0"):
             raise CheckpointError(
-                f"{index} names the shard {shard!r}; allowed are *.safetensors files of its folder"
+                f"{index} names the shard {shown(shard)}; allowed are *{suffix} files of its folder"
             )
-        if not (index.parent / shard).is_file():
+        if len(shard) > MAX_SHARD_NAME or not (index.parent / shard).exists():
             raise CheckpointError(
-                f"{index} names the shard {shard}, which is missing; download the folder again"
+                f"{index} names the shard {shard[:MAX_SHARD_NAME]}, which is missing; download the "
+                "folder again"
             )
-    owners = {name: index.parent / shard for name, shard in listed.items()}
-    return _SafetensorsReader(index, sorted(set(owners.values())), owners)
+        check_regular(index.parent / shard)
+    return {name: index.parent / shard for name, shard in listed.items()}
 
 
 class _SafetensorsReader(TensorReader):
@@ -174,10 +207,7 @@ class _SafetensorsReader(TensorReader):
         held = frozenset(shard.keys())
         absent = sorted(n for n, owner in self._owners.items() if owner == file and n not in held)
         if absent:
-            raise CheckpointError(
-                f"{self.path} lists {len(absent)} tensors that {file.name} does not hold, "
-                f"the first is {absent[0]}; download both again"
-            )
+            raise _not_held(self.path, file, absent)
         for name in held:
             self._owners.setdefault(name, file)
 
@@ -217,11 +247,21 @@ class _SafetensorsReader(TensorReader):
 
 
 class _PickleReader(TensorReader):
-    """A state dict that torch.save wrote, mapped, and unpickled by torch's tensors-only reader."""
+    """State dicts that torch.save wrote, mapped, and unpickled by torch's tensors-only reader; of
+    several, `owners` (of the index) say which holds a name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owners: Mapping[str, Path] | None = None) -> None:
         super().__init__(path)
-        self._tensors = _load_pickle(path)
+        if owners is None:
+            self._tensors = _load_pickle(path)
+            return
+        self._tensors = {}
+        for file in sorted(set(owners.values())):
+            held = _load_pickle(file)
+            listed = [name for name, owner in owners.items() if owner == file]
+            if absent := sorted(set(listed) - held.keys()):
+                raise _not_held(path, file, absent)
+            self._tensors |= {name: t for name, t in held.items() if owners.get(name, file) == file}
 
     def names(self) -> frozenset[str]:
         return frozenset(self._tensors)
@@ -240,18 +280,25 @@ class _PickleReader(TensorReader):
 
 
 def _load_pickle(path: Path) -> dict[str, Tensor]:
+    check_regular(path)
     try:
-        # only the zip layout, torch's since 1.6, can be mapped
-        mmap = zipfile.is_zipfile(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        # torch warns of archives of TorchScript, and advises to switch its protection off
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # only the zip layout, torch's since 1.6, can be mapped
+            mmap = zipfile.is_zipfile(path)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         # torch's own words advise to switch its protection off
         raise CheckpointError(
             f"{path} is damaged, or holds code besides tensors, which Quaver never runs; "
             "download it again, or get the model as safetensors"
         ) from error
-    except _DAMAGE as error:
+    except OSError as error:
         raise _damaged(path, error) from error
+    except _DAMAGE:
+        # torch's own words advise the same, or are of its insides
+        raise _unreadable(path, "it is no file of tensors that torch.save wrote") from None
     if not isinstance(state, dict) or not all(_is_plain(*item) for item in state.items()):
         raise CheckpointError(
             f"{path} must hold a flat dictionary of names to dense tensors and nothing else; "
@@ -270,8 +317,22 @@ def _is_plain(name: object, value: object) -> bool:
     )
 
 
-def _damaged(path: Path, error: BaseException) -> CheckpointError:
+def _not_held(index: Path, file: Path, absent: Sequence[str]) -> CheckpointError:
     return CheckpointError(
-        f"cannot read {path}: {one_line(error)}; it is missing, cut short or damaged, "
-        "download it again"
+        f"{index} lists {len(absent)} tensors that {file.name} does not hold, "
+        f"the first is {absent[0][:200]}; download both again"
+    )
+
+
+def _damaged(path: Path, error: BaseException) -> CheckpointError:
+    return _unreadable(path, one_line(error))
+
+
+def _unreadable(path: Path, why: str) -> CheckpointError:
+    if pointer(path):
+        return CheckpointError(
+            f"{path} is a pointer of Git LFS, not the weights; run `git lfs pull` in its folder"
+        )
+    return CheckpointError(
+        f"cannot read {path}: {why}; it is missing, cut short or damaged, download it again"
     )

@@ -8,13 +8,14 @@ is not known is an error that names it: weights misread still speak, only worse.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from quaver.core.errors import CheckpointError
+from quaver.checkpoints.patterns import Budget, Pattern
+from quaver.core.errors import CheckpointError, printable
+from quaver.core.section import Section, shown
 from quaver.precision import Format
 
 KEY = "quantization_config"
@@ -76,7 +77,10 @@ _WRITTEN: Mapping[Format, tuple[Layout, dict[str, Any], dict[str, Any] | None]] 
 }
 _KV_FP8 = _weights("float", 8, "tensor")
 _OWN = (Format.FP8_E5M2, Format.NF4)
-MAX_PATTERN = 300  # characters of a target
+MAX_NAME = 300  # characters of a target
+MAX_NAMES = 100_000  # of targets and of what is ignored
+MAX_GROUPS = 1000
+MAX_GROUP = 2**20  # inputs that share a scale
 _MIXED = "mixed-precision"
 _NAIVE = "naive-quantized"  # an old name for weights that are not packed
 
@@ -122,9 +126,12 @@ def quantization_config(
 
 def stored_config(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The `quantization_config` of a `config.json`; None if there is none."""
+    mlx = values.get("quantization")
+    if isinstance(mlx, Mapping) and "group_size" in mlx:
+        raise _unknown("method of MLX", f"{METHOD}, fp8 and bitsandbytes")
     found = values.get(KEY)
     if found is not None and not isinstance(found, Mapping):
-        raise CheckpointError(f"{KEY} of config.json is {_told(found)}; it must be an object")
+        raise CheckpointError(f"{KEY} of config.json is {shown(found)}; it must be an object")
     return found
 
 
@@ -134,17 +141,17 @@ class Schemes:
     def __init__(self, config: Mapping[str, Any]) -> None:
         method = config.get("quant_method")
         self.kv = _kv(config.get("kv_cache_scheme"))
-        self._groups: list[tuple[tuple[str, ...], Scheme]] = []
-        self._ignored: tuple[str, ...] = ()
+        self._groups: list[tuple[_Names, Scheme]] = []
+        self._ignored = _Names((), Budget())
         self._by_tensors: tuple[Scheme, ...] = ()
         if method in (METHOD, OWN_METHOD):
-            self._read_groups(config)
+            self._read_groups(Section(config, "config.json", KEY))
         elif method == "fp8":
             self._by_tensors = (_finegrained(config),)
         elif method == "bitsandbytes":
-            self._by_tensors = (_bitsandbytes(config),)
+            self._by_tensors = (_bitsandbytes(Section(config, "config.json", KEY)),)
         else:
-            raise _unknown(f"method {method!r}", f"{METHOD}, fp8 and bitsandbytes")
+            raise _unknown(f"method {shown(method)}", f"{METHOD}, fp8 and bitsandbytes")
 
     def scheme(self, layer: str, tensors: frozenset[str], kind: str = LINEAR) -> Scheme | None:
         """The scheme of the layer called `layer` in the file; None if it is dense.
@@ -154,27 +161,72 @@ class Schemes:
         """
         for scheme in self._by_tensors:
             return scheme if _MARKS[scheme.layout].format(layer) in tensors else None
-        if any(_is_called(layer, pattern) for pattern in self._ignored):
+        if self._ignored.have(layer):
             return None
         for targets, scheme in self._groups:  # a layer's own name comes before its class
-            if any(_is_called(layer, target) for target in targets):
+            if targets.have(layer):
                 return scheme
-        return next((scheme for targets, scheme in self._groups if kind in targets), None)
+        return next((scheme for targets, scheme in self._groups if kind in targets.exact), None)
 
-    def _read_groups(self, config: Mapping[str, Any]) -> None:
-        for key in ("transform_config", "sparsity_config"):
-            if config.get(key):
-                raise _unknown(f"{key} ({_told(config[key])})", "checkpoints without one")
-        groups = config.get("config_groups")
-        if not isinstance(groups, Mapping) or not all(
-            isinstance(g, Mapping) for g in groups.values()
-        ):
+    def _read_groups(self, config: Section) -> None:
+        for key, empty in (("transform_config", "config_groups"), ("sparsity_config", "format")):
+            given = config.section(key)
+            if given.values and given.values.get(empty) not in _NOTHING:
+                raise _unknown(f"{key} ({_told(given.values)})", "checkpoints without one")
+        if not config.values.get("config_groups"):
             raise CheckpointError(f"{KEY} has no config_groups; download config.json again")
-        self._ignored = _names(config.get("ignore") or [])
-        for group in groups.values():
-            targets = _names(group.get("targets") or [])
-            layout = str(group.get("format") or config.get("format") or _MIXED)
-            self._groups.append((targets, _scheme(group, layout)))
+        groups, budget = config.section("config_groups"), Budget()
+        if len(groups.values) > MAX_GROUPS:
+            raise config.error("config_groups", groups.values, f"at most {MAX_GROUPS} groups")
+        self._ignored = _Names(_names(config, "ignore"), budget)
+        for name in groups.values:
+            group = groups.section(name)
+            layout = str(group.values.get("format") or config.values.get("format") or _MIXED)
+            scheme = _scheme(group.values, layout)
+            self._groups.append((_Names(_names(group, "targets"), budget), scheme))
+
+
+_NOTHING: tuple[object, ...] = (
+    {},
+    [],
+    None,
+    "dense",
+)  # what a transform or a sparsity says if there is none
+
+
+class _Names:
+    """Layers as a list of names and patterns means them. CheckpointError for bad patterns."""
+
+    def __init__(self, names: Iterable[str], budget: Budget) -> None:
+        names = tuple(names)
+        self.exact = frozenset(name for name in names if not name.startswith(_REGEX))
+        self._budget = budget
+        self._patterns = []
+        for name in names:
+            if name.startswith(_REGEX):
+                try:
+                    self._patterns.append(Pattern(name.removeprefix(_REGEX)))
+                except ValueError as error:
+                    raise _bad_pattern(name, error) from None
+
+    def have(self, layer: str) -> bool:
+        return layer in self.exact or any(self._fits(each, layer) for each in self._patterns)
+
+    def _fits(self, pattern: Pattern, layer: str) -> bool:
+        try:
+            return pattern.matches(layer, self._budget)
+        except ValueError as error:
+            raise _bad_pattern(f"{_REGEX}{pattern.source}", error) from None
+
+
+_REGEX = "re:"
+
+
+def _bad_pattern(name: str, error: ValueError) -> CheckpointError:
+    return CheckpointError(
+        f"config.json, section {KEY}, has the pattern {shown(name)}, which Quaver does not read: "
+        f"{error}; name the layers instead"
+    )
 
 
 # The tensor that only a layer of this layout has.
@@ -196,7 +248,7 @@ def _scheme(group: Mapping[str, Any], layout: str) -> Scheme:
                 if found == ours or {found, ours} == {Layout.INTEGER, Layout.PACKED}:
                     return Scheme(chosen, Layout(found), _group(group["weights"]))
     raise _unknown(
-        f"scheme (format {layout!r}, weights {_told(group.get('weights'))}, inputs "
+        f"scheme (format {shown(layout)}, weights {_told(group.get('weights'))}, inputs "
         f"{_told(group.get('input_activations'))})",
         "FP8, FP8_DYNAMIC, FP8_BLOCK, W8A8, W8A16 and W4A16, symmetric",
     )
@@ -251,15 +303,15 @@ def _group(weights: Mapping[str, Any]) -> int | None:
     size = weights.get("group_size")
     if weights.get("strategy") != "group":
         return None
-    if not isinstance(size, int) or size < 1:
-        raise _unknown(f"group_size {size!r}", "whole numbers above zero")
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_GROUP:
+        raise _unknown(f"group_size {shown(size)}", "whole numbers above zero")
     return size
 
 
 def _finegrained(config: Mapping[str, Any]) -> Scheme:
     block, activation = config.get("weight_block_size"), config.get("activation_scheme", "dynamic")
     if config.get("scale_fmt") not in (None, "float"):
-        raise _unknown(f"scale_fmt {config['scale_fmt']!r} of method 'fp8'", "float")
+        raise _unknown(f"scale_fmt {shown(config['scale_fmt'])} of method 'fp8'", "float")
     kinds = {
         ("dynamic", (128, 128)): Format.FP8_BLOCK,
         ("dynamic", None): Format.FP8,
@@ -268,44 +320,45 @@ def _finegrained(config: Mapping[str, Any]) -> Scheme:
     key = (_plain(activation), (128, 128) if block == [128, 128] else _plain(block))
     if key not in kinds:
         raise _unknown(
-            f"activation_scheme {activation!r} with weight_block_size {block!r} of method 'fp8'",
+            f"activation_scheme {shown(activation)} with weight_block_size {shown(block)} of "
+            "method 'fp8'",
             "dynamic with [128, 128] or null, and static with null",
         )
     return Scheme(kinds[key], Layout.FINEGRAINED)
 
 
-def _bitsandbytes(config: Mapping[str, Any]) -> Scheme:
-    if config.get("load_in_8bit"):
+def _bitsandbytes(config: Section) -> Scheme:
+    if config.flag("load_in_8bit", False):
         return Scheme(Format.INT8, Layout.BITSANDBYTES8)
-    kind = config.get("bnb_4bit_quant_type", "fp4")
+    kind = config.values.get("bnb_4bit_quant_type", "fp4")
     if kind != "nf4":
-        raise _unknown(f"bnb_4bit_quant_type {kind!r}", "nf4")
+        raise _unknown(f"bnb_4bit_quant_type {shown(kind)}", "nf4")
     return Scheme(Format.NF4, Layout.BITSANDBYTES4)
 
 
-def _is_called(layer: str, pattern: str) -> bool:
-    if pattern.startswith("re:"):
-        try:
-            return re.match(pattern.removeprefix("re:"), layer) is not None
-        except (re.error, OverflowError, RecursionError) as error:
-            raise CheckpointError(f"{KEY} has the pattern {pattern!r}: {error}") from None
-    return pattern == layer
-
-
-def _names(value: object) -> tuple[str, ...]:
+def _names(section: Section, key: str) -> tuple[str, ...]:
+    value = section.values.get(key)
+    if value is None:
+        return ()
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise CheckpointError(f"{KEY} has {value!r} where names belong; download it again")
-    if long := [name for name in value if len(name) > MAX_PATTERN]:
+        raise section.error(key, value, "a list of names of layers")
+    if len(value) > MAX_NAMES:
+        raise section.error(key, value, f"a list of at most {MAX_NAMES:,} names")
+    if long := [name for name in value if len(name) > MAX_NAME]:
         raise CheckpointError(f"{KEY} has a name of {len(long[0])} characters; is it the file?")
     return tuple(value)
 
 
 def _told(args: object) -> str:
     if not isinstance(args, Mapping):
-        return str(args).lower()
-    return ", ".join(
-        f"{key} {value}" for key, value in args.items() if value is not None and key != "observer"
-    )
+        return shown(args).lower()
+    known = [(k, v) for k, v in args.items() if v is not None and k != "observer"]
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return ", ".join(f"{printable(str(k), 40)} {_value(v)}" for k, v in known[:12]) + more
+
+
+def _value(value: object) -> str:
+    return printable(value, 80) if isinstance(value, str) else shown(value)
 
 
 def _unknown(what: str, allowed: str) -> CheckpointError:

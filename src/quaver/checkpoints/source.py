@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 )
 
 from quaver.checkpoints.atomic import one_line
+from quaver.checkpoints.recognise import advice, file_advice
 from quaver.core.errors import CheckpointError, InputError
 
 CONFIG = "config.json"
@@ -67,11 +68,17 @@ def resolve(model: str, patterns: Sequence[str] = MODEL_FILES) -> ModelFolder:
     Raises InputError if `model` is none of the three, CheckpointError if it cannot be had.
     """
     found = _local(model) or _from_hub(model, patterns)
-    if CONFIG in patterns and not (found.path / CONFIG).is_file():
+    if CONFIG in patterns and not (found.path / CONFIG).exists():
         raise CheckpointError(
-            f"{found.path} has no {CONFIG}; a model folder needs {CONFIG} and *.safetensors"
+            advice(found.path)
+            or f"{found.path} has no {CONFIG}; a model folder needs {CONFIG} and *.safetensors"
         )
     return found
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether `model` has the form of a hub id, `org/name` or `org/name@revision`."""
+    return _HUB_ID.fullmatch(model) is not None
 
 
 def bundled() -> dict[str, Path]:
@@ -102,7 +109,7 @@ def _local(model: str) -> ModelFolder | None:
         if model.strip() and path.is_dir():
             return ModelFolder(path, path.resolve().name)
         if model.strip() and path.exists():
-            raise InputError(f"model {model!r} is a file; give the folder that holds {CONFIG}")
+            raise InputError(f"model {model!r} is a file; {file_advice(path)}")
     except OSError as error:
         raise InputError(f"model {model[:80]!r} cannot be opened: {one_line(error)}") from error
     return None

@@ -127,12 +127,14 @@ def _print_table(rows: list[ModelRow]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from quaver.core.errors import printable
+
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "family", "language", "voices", "size", "where"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "model")
     for row in rows:
         cells: list[Any] = [row.name, row.family, row.language or "", " ".join(row.voices)]
-        table.add_row(*map(escape, [*cells, _size(row), row.where]))
+        table.add_row(*(escape(printable(each)) for each in [*cells, _size(row), row.where]))
     console = table_console()
     console.print(table)
     console.print(f"\n{NOTE}", soft_wrap=True)

@@ -11,6 +11,7 @@ function of a seed, so that results repeat, or None for silence in its place.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +23,7 @@ from quaver.codecs.layout import CodeLayout
 from quaver.codecs.streams import SnacStream, SnacStreams
 from quaver.core.errors import CheckpointError, InputError
 from quaver.core.random import normal, seed_key, stream_key
+from quaver.core.section import Section, shown
 from quaver.nn.conv import Chunk, Conv1d, ConvTranspose1d, Snake, convolutions
 
 if TYPE_CHECKING:
@@ -31,6 +33,14 @@ if TYPE_CHECKING:
     from quaver.codecs.fused import FusedDecoder
 
 DILATIONS = (1, 3, 9)
+STRIDES = (4, 2, 1)  # of the codebooks, in latents
+# The most that a configuration may ask for, several times what is published.
+MAX_CHANNELS, MAX_BLOCKS, MAX_FRAME = 2**14, 8, 2**17
+_OPTIONAL = frozenset({"noise", "depthwise", "latent_dim", "attn_window_size"})
+# What Hugging Face's tools add to any configuration.
+_METADATA = frozenset(
+    {"_name_or_path", "architectures", "dtype", "model_type", "torch_dtype", "transformers_version"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +60,34 @@ class SnacConfig:
     attn_window_size: int | None = None
     latent_dim: int | None = None
 
-    def __post_init__(self) -> None:
-        problem = None
-        if self.attn_window_size is not None:
-            problem = f"attn_window_size {self.attn_window_size}; only null (24 kHz) is supported"
-        elif tuple(self.vq_strides) != (4, 2, 1):
-            problem = f"vq_strides {self.vq_strides}; only [4, 2, 1] is supported"
-        elif not self.depthwise:
-            problem = "depthwise false; only true is supported"
-        elif any(rate % 2 for rate in (*self.encoder_rates, *self.decoder_rates)):
-            problem = "odd rates; only even ones are supported"
-        if problem:
-            raise CheckpointError(f"SNAC config has {problem}")
-
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> SnacConfig:
-        """Strict: unknown and missing keys are named."""
+    def from_dict(cls, values: Mapping[str, Any], file: str = "SNAC config.json") -> SnacConfig:
+        """Read the values of `file`. Strict: unknown and missing keys are named. Raises
+        CheckpointError for what is not supported, too."""
+        section = Section(values, file)
         known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        missing = sorted(
-            known - set(values) - {"noise", "depthwise", "latent_dim", "attn_window_size"}
+        unknown = sorted(set(values) - known - _METADATA)
+        absent = {key for key in known - _OPTIONAL if not section.has(key)}
+        if unknown or absent:
+            # lists of names, as far as a line goes
+            raise CheckpointError(
+                f"{file}: unknown keys {shown(unknown)}, missing {shown(sorted(absent))}"
+            )
+        _supported(section)
+        config = cls(
+            sampling_rate=section.whole("sampling_rate", 8000, 48000),
+            encoder_dim=section.whole("encoder_dim", 1, MAX_CHANNELS),
+            encoder_rates=section.wholes("encoder_rates", 2, 64, MAX_BLOCKS, even=True),
+            decoder_dim=section.whole("decoder_dim", 1, MAX_CHANNELS),
+            decoder_rates=section.wholes("decoder_rates", 2, 64, MAX_BLOCKS, even=True),
+            codebook_size=section.whole("codebook_size", 2, 2**18),
+            codebook_dim=section.whole("codebook_dim", 1, 1024),
+            vq_strides=STRIDES,
+            noise=section.flag("noise", True),
+            latent_dim=section.whole("latent_dim", 1, MAX_CHANNELS, None),
         )
-        if unknown or missing:
-            raise CheckpointError(f"SNAC config.json: unknown keys {unknown}, missing {missing}")
-        shaped: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**shaped)
+        _check_widths(section, config)
+        return config
 
     @property
     def latent(self) -> int:
@@ -85,6 +96,38 @@ class SnacConfig:
     @property
     def samples_per_frame(self) -> int:
         return math.prod(self.encoder_rates) * self.vq_strides[0]
+
+
+def _supported(section: Section) -> None:
+    """CheckpointError for a SNAC of another layout."""
+    values, problem = section.values, None
+    if section.has("attn_window_size"):
+        problem = f"attn_window_size {shown(values['attn_window_size'])}; only null (24 kHz)"
+    elif (strides := section.wholes("vq_strides", 1, 1024, 16)) != STRIDES:
+        problem = f"vq_strides {strides}; only {list(STRIDES)}"
+    elif not section.flag("depthwise", True):
+        problem = "depthwise false; only true"
+    if problem:
+        raise CheckpointError(f"{section.file} has {problem} is supported")
+
+
+def _check_widths(section: Section, config: SnacConfig) -> None:
+    """CheckpointError where channels or rates do not fit each other."""
+    if math.prod(config.encoder_rates) != math.prod(config.decoder_rates):
+        allowed = f"rates whose product is that of encoder_rates {list(config.encoder_rates)}"
+        raise section.error("decoder_rates", config.decoder_rates, allowed)
+    if config.samples_per_frame > MAX_FRAME:
+        allowed = f"rates with frames of at most {MAX_FRAME:,} samples"
+        raise section.error("encoder_rates", config.encoder_rates, allowed)
+    if config.decoder_dim % 2 ** len(config.decoder_rates):
+        allowed = f"numbers that can be halved for each of {len(config.decoder_rates)} rates"
+        raise section.error("decoder_dim", config.decoder_dim, allowed)
+    made = config.encoder_dim * 2 ** len(config.encoder_rates)
+    if made > MAX_CHANNELS:
+        allowed = f"numbers that doubled for each rate stay within {MAX_CHANNELS:,}"
+        raise section.error("encoder_dim", config.encoder_dim, allowed)
+    if config.latent != made:
+        raise section.error("latent_dim", config.latent, f"null or {made}, what the encoder makes")
 
 
 class ResidualUnit(nn.Module):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
+from numbers import Integral, Real
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from quaver.core.errors import ConfigError, InputError
@@ -26,6 +28,40 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers that a sampling parameter may have, and how a message says so."""
+
+    low: float
+    high: float
+    told: str
+    whole: bool = False
+    above: bool = False  # `low` itself is not allowed
+    below: bool = False  # `high` itself is not allowed
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is a number of this kind in the range; numpy's count, bool does not."""
+        kind = Integral if self.whole else Real
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return False
+        inside = self.low <= value <= self.high
+        return inside and not (
+            (self.above and value == self.low) or (self.below and value == self.high)
+        )
+
+
+SAMPLING_RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "temperature": Range(0.0, 10.0, "0 to 10 (0 is greedy)"),
+        "top_k": Range(0, 2**20, "a whole number from 0 (off) to 1048576", whole=True),
+        "top_p": Range(0.0, 1.0, "above 0, up to 1 (off)", above=True),
+        "min_p": Range(0.0, 1.0, "0 (off) to below 1", below=True),
+        "repetition_penalty": Range(0.1, 10.0, "0.1 to 10 (1 is off)"),
+        "repetition_window": Range(0, 4096, "a whole number from 0 (all) to 4096", whole=True),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How one code is drawn from its logits. The defaults are Orpheus's and stand only here.
 
@@ -40,17 +76,9 @@ class SamplingParams:
     repetition_window: int = 0  # last tokens that count; 0 counts all
 
     def __post_init__(self) -> None:
-        allowed = (
-            ("temperature", 0.0 <= self.temperature <= 10.0, "0 to 10 (0 is greedy)"),
-            ("top_k", self.top_k >= 0, "0 (off) or more"),
-            ("top_p", 0.0 < self.top_p <= 1.0, "above 0, up to 1 (off)"),
-            ("min_p", 0.0 <= self.min_p < 1.0, "0 (off) to below 1"),
-            ("repetition_penalty", 0.1 <= self.repetition_penalty <= 10.0, "0.1 to 10 (1 is off)"),
-            ("repetition_window", 0 <= self.repetition_window <= 4096, "0 (all) to 4096"),
-        )
-        for name, fine, range_ in allowed:
-            if not fine:
-                raise InputError(f"{name} is {getattr(self, name)}; allowed is {range_}")
+        for name, allowed in SAMPLING_RANGES.items():
+            if not allowed.holds(value := getattr(self, name)):
+                raise InputError(f"{name} is {str(value)[:40]}; allowed is {allowed.told}")
 
     def override(self, values: Mapping[str, float | None]) -> Self:
         """A copy with the values that are not None. Unknown names are an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,27 +10,28 @@ from typing import Any
 
 import torch
 
-from quaver.checkpoints.jsonfile import read_json
-from quaver.checkpoints.source import CODEC_FILES, CONFIG, resolve
+from quaver.checkpoints.recognise import unused
+from quaver.checkpoints.source import CODEC_FILES, is_hub_id, resolve
 from quaver.codecs.snac import Snac
 from quaver.core.errors import CheckpointError, UnsupportedError
 from quaver.core.system import free_memory
 from quaver.core.types import SamplingParams
+from quaver.core.voices import read_voices
 from quaver.engine.engine import Engine
 from quaver.engine.fitting import CachePlan, cache_bytes, fit_cache
 from quaver.engine.keeping import Keeping, keeping
-from quaver.families.orpheus.config import OrpheusConfig
+from quaver.families.orpheus.config import DEFAULT_CODEC, OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.loading.hosting import drop_text_rows
-from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, stored_recipe
+from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, read_config, stored_recipe
 from quaver.loading.parts import (
     SMALL_MODEL,
     find_device,
     load_codec,
     read_sampling,
-    read_tokenizer,
 )
+from quaver.loading.texts import tried_tokenizer
 from quaver.nn.linear import Product
 from quaver.precision import Format, Recipe, Role, find_recipe
 from quaver.precision.auto import AUTO, RESERVE, STREAM_RESERVE, choose
@@ -100,6 +102,7 @@ def load(
     device: str | None = None,
     *,
     codec: str | Path | None = None,
+    voices: str | Sequence[str] | None = None,
     slots: int = 4,
     max_length: int | None = None,
     graphs: bool = True,
@@ -111,12 +114,16 @@ def load(
         has room for; None takes `precision.devices.default_recipe`.
     device: `cpu`, `cuda` or `cuda:N`; None takes a GPU where there is one.
     codec: folder or hub id of the codec; None takes the one that the checkpoint names.
+    voices: the voices that a fine-tune was trained with, as a list or as "elise,tom"; None takes
+        those that the checkpoint names.
     slots: streams that can run at once. max_length: positions kept for each (prompt and speech).
     graphs: on a GPU from compute capability 8.0 on, record steps as CUDA graphs, launch them ahead
         of what they made, and take one kernel for a product and all around it. The first utterance
         takes longer. On a CPU, trace the steps of a small model, once it has spoken for a while.
     """
-    opened = open_model(model, recipe, device, codec=codec, slots=slots, max_length=max_length)
+    opened = open_model(
+        model, recipe, device, codec=codec, voices=voices, slots=slots, max_length=max_length
+    )
     return replace(opened, graphs=graphs).synthesizer
 
 
@@ -126,11 +133,12 @@ def open_model(
     device: str | None = None,
     *,
     codec: str | Path | None = None,
+    voices: str | Sequence[str] | None = None,
     slots: int = 4,
     max_length: int | None = None,
 ) -> Loaded:
     """Load a model and its parts; arguments as for `load`."""
-    place = find_device(device)
+    place, named = find_device(device), read_voices(voices)
     folder = resolve(str(model))
     chosen, reason = _recipe(recipe, place, folder.path)
     support = recipe_support(chosen, _kind(place))
@@ -138,9 +146,14 @@ def open_model(
         raise UnsupportedError(f"recipe '{chosen}' cannot run on {place}: {support.reason}")
     positions = max_length or MAX_LENGTH
     on_gpu = place.type == "cuda"
-    orpheus = load_orpheus(folder.path, folder.name, chosen, place, positions, on_gpu)
+    with tried_tokenizer(folder.path) as checked:
+        orpheus = load_orpheus(folder.path, folder.name, chosen, place, positions, on_gpu)
+    tokenizer = checked.open(orpheus.config.vocab_size)
+    if named is not None:
+        orpheus.config = orpheus.config.with_voices(named)
     speech = orpheus.config.speech
-    snac = load_codec(_codec_folder(folder.path, str(codec or speech.codec)), place)
+    codec_folder = _codec_folder(folder.path, speech.codec) if codec is None else _named(codec)
+    snac = load_codec(codec_folder, place)
     snac.tf32 = chosen.format(Role.CODEC) is Format.TF32
     if snac.config.codebook_size != speech.tokens.codebook_size:
         raise CheckpointError(
@@ -160,7 +173,7 @@ def open_model(
         "revision": folder.revision,
         "recipe": str(chosen),
         "recipe_reason": reason,
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *orpheus.config.notes, *unused(folder.path)],
         "formats": chosen.as_dict() | {Role.KV.value: plan.kv.value},
         "device": str(place),
         "parameters": orpheus.parameter_count + sum(w.numel() for w in snac.parameters()),
@@ -174,7 +187,7 @@ def open_model(
         recipe=chosen,
         model=orpheus,
         codec=snac,
-        prompts=OrpheusPrompts(speech, read_tokenizer(folder.path / "tokenizer.json")),
+        prompts=OrpheusPrompts(speech, tokenizer),
         sampling=read_sampling(folder.path),
         keeping=keeping(plan.kv, spec.layers, orpheus.kv_scales),
         plan=plan,
@@ -200,7 +213,7 @@ def _recipe(
         return stored, "as the checkpoint has it" if recipe else None
     if recipe is None:
         return default_recipe(_kind(device)), None
-    config = OrpheusConfig.from_dict(read_json(folder / CONFIG, "model configuration"), "")
+    config = read_config(folder).shortened(1)
     choice = choose(_kind(device), lambda each: _weight_bytes(config, each, device), _free(device))
     return choice.recipe, choice.reason
 
@@ -236,6 +249,18 @@ def _weight_bytes(config: OrpheusConfig, recipe: Recipe, device: torch.device) -
 
 
 def _codec_folder(model: Path, codec: str) -> Path:
-    """A folder inside the checkpoint, or whatever `resolve` finds."""
+    """The folder of the codec that a checkpoint names: one inside it, or one of the hub."""
     inside = model / codec
-    return inside if inside.is_dir() else resolve(codec, CODEC_FILES).path
+    if inside.is_dir():
+        return inside
+    if is_hub_id(codec):
+        return resolve(codec, CODEC_FILES).path
+    raise CheckpointError(
+        f"{model} lacks its codec: its config.json names the folder '{codec}', which is not in it; "
+        f"download the whole folder, or give the codec with --codec, such as {DEFAULT_CODEC}"
+    )
+
+
+def _named(codec: str | Path) -> Path:
+    """The folder of a codec that a user names."""
+    return resolve(str(codec), CODEC_FILES).path

@@ -57,7 +57,7 @@ def load_orpheus(
     where the recipe has a dense format they are dequantised.
     """
     values = read_json(folder / CONFIG, "model configuration")
-    config = OrpheusConfig.from_dict(values, name).shortened(max_length)
+    config = OrpheusConfig.from_dict(values, name, str(folder / CONFIG)).shortened(max_length)
     with torch.device("meta"):
         model = Orpheus(config, recipe)
     check_patterns(recipe, linear_layers(model))
@@ -93,13 +93,19 @@ def load_orpheus(
     return model
 
 
+def read_config(folder: Path, name: str = "") -> OrpheusConfig:
+    """The configuration of a checkpoint folder; `name` as for `OrpheusConfig.from_dict`."""
+    file = folder / CONFIG
+    return OrpheusConfig.from_dict(read_json(file, "model configuration"), name, str(file))
+
+
 def stored_recipe(folder: Path) -> Recipe | None:
     """The recipe of a quantised checkpoint, as its tensors say; None if it is dense."""
     values = read_json(folder / CONFIG, "model configuration")
     if stored_config(values) is None:
         return None
     with torch.device("meta"):
-        model = Orpheus(OrpheusConfig.from_dict(values, ""), find_recipe("bf16"))
+        model = Orpheus(read_config(folder).shortened(1), find_recipe("bf16"))
     layers = linear_layers(model).items()
     with _open(folder, values, model) as reader:
         kept = {name: _kept_format(reader, s) for name, s in _linear_sources(model).items()}

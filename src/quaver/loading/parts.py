@@ -7,19 +7,19 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
 from quaver.checkpoints.jsonfile import read_json
 from quaver.checkpoints.load import load_strict
 from quaver.checkpoints.names import weight_norm_source
 from quaver.checkpoints.reader import open_tensors
+from quaver.checkpoints.source import CONFIG
 from quaver.codecs.snac import Snac, SnacConfig
-from quaver.core.errors import CheckpointError, UnsupportedError
-from quaver.core.types import SamplingParams
+from quaver.core.errors import UnsupportedError
+from quaver.core.section import Section
+from quaver.core.types import SAMPLING_RANGES, SamplingParams
 
 log = logging.getLogger("quaver.loading")
 
@@ -78,7 +78,8 @@ def kept_threads() -> Iterator[None]:
 
 def load_codec(folder: Path, device: torch.device) -> Snac:
     """A SNAC from its folder, in fp32."""
-    config = SnacConfig.from_dict(read_json(folder / "config.json", "codec configuration"))
+    file = folder / CONFIG
+    config = SnacConfig.from_dict(read_json(file, "codec configuration"), str(file))
     with torch.device("meta"):
         snac = Snac(config)
     with open_tensors(folder) as reader:
@@ -88,21 +89,25 @@ def load_codec(folder: Path, device: torch.device) -> Snac:
     return snac.to(device).eval()
 
 
-def read_tokenizer(path: Path) -> Tokenizer:
-    """A `tokenizer.json`."""
-    if not path.is_file():
-        raise CheckpointError(f"no tokenizer at {path}; a checkpoint needs its tokenizer.json")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - the Rust library raises bare Exception
-        raise CheckpointError(f"{path} is not a tokenizer: {error}") from None
-
-
 def read_sampling(folder: Path) -> SamplingParams:
-    """Sampling defaults of a checkpoint: what its `generation_config.json` sets, else Orpheus's."""
+    """Sampling defaults of a checkpoint: what its `generation_config.json` sets, else Orpheus's.
+
+    `"do_sample": false` is greedy, whatever temperature stands beside it, as in transformers.
+    """
     path = folder / "generation_config.json"
-    if not path.is_file():
+    if not path.exists():
         return SamplingParams()
-    values = read_json(path, "generation configuration")
-    known = {f.name for f in fields(SamplingParams)}
-    return SamplingParams().override({k: v for k, v in values.items() if k in known})
+    section = Section(read_json(path, "generation configuration"), str(path))
+    values: dict[str, float | None] = {}
+    for name, allowed in SAMPLING_RANGES.items():
+        if not section.has(name):
+            continue
+        given = section.values[name]
+        if allowed.whole and isinstance(given, float) and given.is_integer():
+            given = int(given)  # JSON has one kind of number
+        if not allowed.holds(given):
+            raise section.error(name, given, allowed.told)
+        values[name] = given if allowed.whole else float(given)
+    if not section.flag("do_sample", True):
+        values["temperature"] = 0.0
+    return SamplingParams().override(values)

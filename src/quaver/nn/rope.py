@@ -13,6 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from quaver.core.errors import CheckpointError
+from quaver.core.section import Section
+
+DEFAULT_THETA = 10000.0  # of transformers' Llama, where a configuration has none
+MAX_THETA = 1e12
+MAX_FACTOR = 1e4
+
 
 @dataclass(frozen=True, slots=True)
 class Llama3Scaling:
@@ -29,6 +36,72 @@ class Llama3Scaling:
         blend = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
         blend = blend.clamp(0.0, 1.0)
         return frequencies * (blend + (1.0 - blend) / self.factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """What a configuration says of rotary positions; `notes` say what was guessed."""
+
+    theta: float
+    scaling: Llama3Scaling | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_rope(config: Section) -> Rope:
+    """Read `rope_theta` and `rope_scaling` or `rope_parameters` of a Llama's `config.json`.
+
+    transformers 5 moved theta and scaling into `rope_parameters`. A scaling that changes nothing
+    (null, `default`, any other by a factor of 1) is none. Raises CheckpointError.
+    """
+    key = "rope_parameters" if config.has("rope_parameters") else "rope_scaling"
+    rope = config.section(key)
+    for owner in (config, rope):
+        if owner.number("partial_rotary_factor", 0.0, 1.0, 1.0) != 1.0:
+            given = owner.values["partial_rotary_factor"]
+            raise owner.error("partial_rotary_factor", given, "1: all of a head is turned")
+    if nested := [name for name, value in rope.values.items() if isinstance(value, dict)]:
+        raise config.error(key, rope.values, f"one set of numbers for all layers, no {nested[0]!r}")
+    theta = rope.number("rope_theta", 1.0, MAX_THETA, None)
+    if theta is None:
+        theta = config.number("rope_theta", 1.0, MAX_THETA, None)
+    notes: tuple[str, ...] = ()
+    if theta is None:
+        theta = DEFAULT_THETA
+        notes = (
+            f"{config.file} has no rope_theta; {theta:g} is taken, as transformers does. If the "
+            "speech is garbled, copy rope_theta from the model that this one was trained from",
+        )
+    return Rope(theta, _scaling(rope), notes)
+
+
+def _scaling(rope: Section) -> Llama3Scaling | None:
+    kind = rope.text("rope_type", 40, None) or rope.text("type", 40, "default")
+    if kind == "default":
+        return None
+    if kind == "llama3":
+        return _llama3(rope)
+    plain = not rope.has("attention_factor") and not rope.has("mscale")
+    if kind in ("linear", "dynamic", "yarn") and plain:
+        if rope.number("factor", 1.0, MAX_FACTOR) == 1.0:
+            return None
+        kind = f"{kind}' with factor '{rope.values['factor']:g}"
+    raise CheckpointError(
+        f"{rope.file}, section {rope.path}: rope_type is '{kind}'; allowed are 'default' and "
+        "'llama3', and others with a factor of 1"
+    )
+
+
+def _llama3(rope: Section) -> Llama3Scaling:
+    scaling = Llama3Scaling(
+        factor=rope.number("factor", 1.0, MAX_FACTOR),
+        low_freq_factor=rope.number("low_freq_factor", 0.0, MAX_FACTOR, above=True),
+        high_freq_factor=rope.number("high_freq_factor", 0.0, MAX_FACTOR, above=True),
+        original_max_position_embeddings=rope.whole("original_max_position_embeddings", 1, 2**27),
+    )
+    if scaling.high_freq_factor <= scaling.low_freq_factor:
+        allowed = f"numbers above low_freq_factor, {scaling.low_freq_factor:g}"
+        raise rope.error("high_freq_factor", scaling.high_freq_factor, allowed)
+    return scaling
 
 
 class RotaryEmbedding(nn.Module):

@@ -146,7 +146,9 @@ def _companions(folder: Path) -> dict[str, bytes]:
 def _hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of weights."""
     hashes = {}
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model.bin")]):
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+        if not file.is_file():
+            continue
         with file.open("rb") as opened:
             hashes[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
     return hashes

@@ -15,6 +15,7 @@ from quaver.checkpoints.reader import TensorReader
 from quaver.checkpoints.schemes import stored_config
 from quaver.checkpoints.source import CONFIG, ModelFolder
 from quaver.core.errors import CheckpointError, InputError
+from quaver.core.section import shown
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import HEAD, ignored, sources
@@ -65,12 +66,12 @@ def make_plan(folder: ModelFolder, recipe: Recipe) -> Plan:
     """InputError for a model that is quantised already, and for a recipe that does not fit it."""
     values = read_json(folder.path / CONFIG, "model configuration")
     if (stored := stored_config(values)) is not None:
-        method = stored.get("quant_method", "unknown method")
+        method = shown(stored.get("quant_method", "unknown method"))
         raise InputError(f"{folder.name} is quantised already ({method}); give the original")
     _check_recipe(recipe)
-    shape = OrpheusConfig.from_dict(values, folder.name)
+    shape = OrpheusConfig.from_dict(values, folder.name, str(folder.path / CONFIG))
     with torch.device("meta"):
-        linears = linear_layers(Orpheus(shape, recipe))
+        linears = linear_layers(Orpheus(shape.shortened(1), recipe))
     check_patterns(recipe, linears)
     roles = {name: linear.role for name, linear in linears.items()}
     formats = {name: recipe.layer_format(name, role) for name, role in roles.items()}

@@ -18,7 +18,8 @@ from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.families.orpheus.weights import normed
 from quaver.loading.orpheus import load_orpheus
-from quaver.loading.parts import read_sampling, read_tokenizer
+from quaver.loading.parts import read_sampling
+from quaver.loading.texts import tried_tokenizer
 from quaver.precision import Format, find_recipe
 from quaver.quant.calibration import Calibration, calibrate
 from quaver.quant.smooth import smoothing
@@ -81,7 +82,9 @@ def speak(
     report: Report = silent,
 ) -> list[Spoken]:
     """What the model answers to texts, by its voices in turn, each with a seed of its own."""
-    family = OrpheusPrompts(model.config.speech, read_tokenizer(folder / "tokenizer.json"))
+    with tried_tokenizer(folder) as checked:
+        pass
+    family = OrpheusPrompts(model.config.speech, checked.open(model.config.vocab_size))
     sampling = read_sampling(folder)
     voices: list[str | None] = [*family.voices] or [None]
     jobs = []

@@ -8,10 +8,12 @@ lets the tokenizer add a second one.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import TYPE_CHECKING
 
 from quaver.core.errors import InputError
+from quaver.core.panics import panics_as
 from quaver.core.protocols import Prompt, Reference
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 FRAMES_PER_SECOND = 24000 / 2048
 # What the model card names.
 TAGS = ("laugh", "chuckle", "sigh", "cough", "sniffle", "groan", "yawn", "gasp")
+_TAG = re.compile(r"<([a-z][a-z_-]{1,30})>")
+MAX_TEXT = 10_000  # characters that are encoded at once; segments have some hundred
 # Typographic characters that a model of plain ASCII reads as their plain forms.
 _PLAIN = str.maketrans(
     {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\u00a0": " "}
@@ -38,6 +42,18 @@ class OrpheusPrompts:
     def __init__(self, config: SpeechConfig, tokenizer: Tokenizer) -> None:
         self._config = config
         self._tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        tokens = config.tokens
+        self._own = range(tokens.custom_token_base, tokens.layout.end_token)
+        spoken = {f"<{tag}>" for tag in TAGS} | set(config.voices)
+        self._control = {
+            number
+            for number, token in added.items()
+            if token.special and token.content not in spoken
+        } | {tokens.begin_of_text, tokens.end_of_text}
+        # tags that a fine-tune added to the tokenizer, beside those that the model card names
+        found = [_TAG.fullmatch(t.content) for n, t in added.items() if not self._controls(n)]
+        self._tags = tuple(dict.fromkeys((*TAGS, *(each[1] for each in found if each))))
 
     @property
     def voices(self) -> Sequence[str]:
@@ -50,7 +66,7 @@ class OrpheusPrompts:
 
     @property
     def tags(self) -> Sequence[str]:
-        return TAGS if self.reads_tags else ()
+        return self._tags if self.reads_tags else ()
 
     @property
     def comfortable_chars(self) -> int:
@@ -65,7 +81,10 @@ class OrpheusPrompts:
             return self._cloning_prompt(text, reference)
         if voice is not None and voice not in self.voices:
             known = ", ".join(self.voices) or "none: this model takes no voice"
-            raise InputError(f"unknown voice '{voice}'; this model's voices are {known}")
+            raise InputError(
+                f"unknown voice '{voice[:80]}'; this model's voices are {known}; if it was trained "
+                "with others, name them when it is loaded: --voices NAME,NAME, or voices= in Python"
+            )
         return Prompt(self._turn(text if voice is None else f"{voice}: {text}"))
 
     def max_frames(self, text: str) -> int:
@@ -98,14 +117,29 @@ class OrpheusPrompts:
         )
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        control = self._tokenizer.get_added_tokens_decoder()
-        if found := [i for i in ids if i in control]:
+        """Tokens of a text. InputError for text that becomes control tokens: special ones, and
+        those that prompts and speech are made of. Added words and emotion tags are text."""
+        if len(text) > MAX_TEXT:
+            raise InputError(
+                f"a piece of the text has {len(text):,} characters; at most {MAX_TEXT:,} are "
+                "allowed: split it"
+            )
+        with panics_as(InputError, "the model's tokenizer fails on this text; change the text"):
+            try:
+                ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+            except Exception as error:  # noqa: BLE001 - the Rust library raises bare Exception
+                raise InputError(
+                    f"the model's tokenizer cannot read this text ({str(error)[:200]}); change it"
+                ) from None
+        if found := [i for i in ids if self._controls(i)]:
             raise InputError(
                 f"the text contains the control token {self._tokenizer.id_to_token(found[0])}; "
                 "remove it"
             )
         return ids
+
+    def _controls(self, token: int) -> bool:
+        return token in self._control or token in self._own
 
     def _readable(self, text: str) -> str:
         alphabet = self._config.alphabet
