@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,9 +26,9 @@ from quaver.server.live import Session, check_origin
 from quaver.server.schemas import SpeechRequest, check_text, parse
 from quaver.server.service import Service
 from quaver.server.speech import SpeechResponse
+from quaver.server.trust import Hosts, Proxies
 
 WEB = Path(quaver.__file__).parent / "web"
-BODY_SECONDS = 30.0  # that a client may take to send its body
 REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 POLICY = (
     "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; object-src 'none'; "
@@ -38,12 +39,19 @@ SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+CLOSE = {"Connection": "close"}  # what of a body still comes is not read
 OPEN_LISTS = ("/v1/audio/voices", "/v1/audio/models", "/v1/models")
 
 
 def create_app(service: Service) -> ASGIApp:
     """The ASGI application of `service`, which somebody else runs."""
-    app = FastAPI(title="Quaver", version=quaver.__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Quaver",
+        version=quaver.__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the Host that was sent
+    )
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
@@ -69,8 +77,11 @@ class Doors:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
-        self._keys = Keys(service.settings.api_keys)
-        self._open = OPEN_LISTS if service.settings.open_voices else ()
+        settings = service.settings
+        self._keys = Keys(settings.api_keys, settings.max_wrong_keys)
+        self._hosts = Hosts(settings.host, settings.allowed_hosts)
+        self._proxies = Proxies(settings.trusted_proxies)
+        self._open = OPEN_LISTS if settings.open_voices else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -93,8 +104,11 @@ class Doors:
         await self._app(scope, receive, named)
 
     def _caller(self, scope: Scope, headers: Headers) -> str:
+        self._hosts.check(headers)
         client = scope.get("client")
-        address = client[0] if client else ""
+        address = self._proxies.client(headers, client[0] if client else "")
+        if scope["path"].startswith("/v1/"):  # with a slash at its end it is the same
+            scope["path"] = scope["path"].rstrip("/")
         path = scope["path"]
         if not path.startswith("/v1") or path in self._open:
             return address
@@ -107,7 +121,7 @@ def _add_speech(app: FastAPI, service: Service) -> None:
     @app.post("/v1/audio/speech", openapi_extra={"requestBody": body}, response_class=Response)
     async def speech(request: Request) -> Response:
         service.count(request.state.caller)
-        asked = parse(SpeechRequest, await _body(request, service.settings.max_body))
+        asked = parse(SpeechRequest, await _body(request, service))
         check_text(asked.input, service.settings.max_chars)
         engine = service.engine(asked.model, asked.recipe)
         return SpeechResponse(service, engine, request.state.name, asked)
@@ -216,8 +230,9 @@ def _schema() -> dict[str, Any]:
     return schema
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """A body that is said to be JSON. ApiError for one that is too large or too slow."""
+async def _body(request: Request, service: Service) -> bytes:
+    """A body that is said to be JSON. ApiError for one that is too large, too slow or cut off."""
+    most, seconds = service.settings.max_body, service.settings.body_timeout
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         # also what keeps pages elsewhere from posting here without being asked for leave
@@ -225,14 +240,18 @@ async def _body(request: Request, most: int) -> bytes:
         raise ApiError(415, INVALID, "unsupported_media_type", message)
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for part in request.stream():
                 body += part
                 if len(body) > most:
                     message = f"the body has more than {most} bytes"
-                    raise ApiError(413, INVALID, "request_too_large", message)
+                    raise ApiError(413, INVALID, "request_too_large", message, headers=CLOSE)
     except TimeoutError:
-        raise ApiError(408, INVALID, "request_timeout", "the body took too long") from None
+        message = f"the body took more than {seconds:g} s"
+        raise ApiError(408, INVALID, "request_timeout", message, headers=CLOSE) from None
+    except ClientDisconnect:
+        service.metrics.count_client_error("left_while_sending")
+        raise ApiError(400, INVALID, "client_left", "the client left") from None
     return bytes(body)
 
 

@@ -55,9 +55,16 @@ def check_origin(websocket: WebSocket, allowed: tuple[str, ...]) -> None:
     origin = websocket.headers.get("origin")
     if origin is None or origin in allowed or "*" in allowed:
         return
-    if urlsplit(origin).netloc != websocket.headers.get("host"):
+    if _netloc(origin) != websocket.headers.get("host"):
         message = f"pages of {origin[:128]!r} may not use this server; see --cors-origin"
         raise ApiError(403, INVALID, "origin_not_allowed", message)
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # a bracket that is not closed, and the like
+        return None
 
 
 class Session:
@@ -83,9 +90,13 @@ class Session:
             pass  # it left, or takes nothing
         finally:
             await self._stop()
+        await self._close()
+
+    async def _close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Close, unless either side has."""
         if self._socket.application_state is WebSocketState.CONNECTED:
-            with suppress(WebSocketDisconnect, RuntimeError):  # it is closed already
-                await self._socket.close()
+            with suppress(WebSocketDisconnect, RuntimeError):  # the client has
+                await self._socket.close(code, reason)
 
     async def _obey_next(self) -> bool:
         """Do as one message says; False at the end."""
@@ -96,7 +107,7 @@ class Session:
         except TimeoutError:
             if self._speaking:
                 return True
-            await self._socket.close(POLICY, f"nothing was sent for {settings.idle_timeout:g} s")
+            await self._close(POLICY, f"nothing was sent for {settings.idle_timeout:g} s")
             return False
         try:
             if text is None:
@@ -191,10 +202,10 @@ class Session:
         except WebSocketDisconnect:
             pass  # whoever receives sees it too
         except TimeoutError:
-            await self._socket.close(POLICY, "nothing was taken")
+            await self._close(POLICY, "nothing was taken")
         except Exception:
             log.exception("%s failed", self._socket.state.name)
-            await self._socket.close(BROKEN)
+            await self._close(BROKEN)
         finally:
             self._turns.remove(turn)
 
@@ -253,6 +264,8 @@ class Session:
         await self._send({"type": "error", **error.body()})
 
     async def _send(self, message: bytes | dict[str, Any]) -> None:
+        if self._socket.application_state is not WebSocketState.CONNECTED:
+            raise WebSocketDisconnect(1006)  # another task has closed it
         async with asyncio.timeout(self._service.settings.send_timeout):
             if isinstance(message, bytes):
                 await self._socket.send_bytes(message)
