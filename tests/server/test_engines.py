@@ -1,6 +1,7 @@
 """What an engine says and what a client does may cross; frames may be anything."""
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,8 @@ class Line:
 @pytest.fixture
 def engine():
     engine = Engine(Settings().places[0])
-    engine.status, engine.facts, engine._writer = Status.READY, {"sample_rate": RATE}, Line()
+    engine._status, engine._heard = Status.READY, time.monotonic()
+    engine.facts, engine._writer = {"sample_rate": RATE}, Line()
     return engine
 
 

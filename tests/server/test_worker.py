@@ -46,7 +46,9 @@ class Front:
 
     def _hear(self) -> Iterator[Frame]:
         while data := self._line.recv(1 << 16):
-            yield from (f for f in self._frames.feed(data) if f.kind is not Kind.PULSE)
+            yield from (
+                f for f in self._frames.feed(data) if f.kind not in (Kind.PULSE, Kind.ALIVE)
+            )
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ class HeadLimits:
     body_seconds: float
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Ends the parsing of a request that was refused."""
 
 
@@ -115,13 +115,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._measure(len(name) + len(value) + 4)
         if len(self.headers) >= self._limits.headers:
             self._refuse_head()
-            raise _Refused
+            raise _RefusedError
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= MOST_PIPELINED:
             self.evict()
-            raise _Refused
+            raise _RefusedError
         super().on_headers_complete()
         self._in_head = False
         self._gate.mark_busy(self)
@@ -141,7 +141,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._size += size
         if self._size > self._limits.bytes:
             self._refuse_head()
-            raise _Refused
+            raise _RefusedError
 
     # What ends a connection
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import socket
 import sys
 from collections.abc import Sequence
@@ -118,7 +119,7 @@ def _config(service: Service) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,  # `trust.Proxies` reads them
         backlog=backlog,
-        timeout_keep_alive=settings.keep_alive_timeout,  # type: ignore[arg-type]
+        timeout_keep_alive=math.ceil(settings.keep_alive_timeout),
         timeout_graceful_shutdown=LAST_SECONDS,
         ws_max_size=settings.max_body,
     )

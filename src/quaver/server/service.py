@@ -135,6 +135,8 @@ class Service:
             return unavailable("the server is shutting down", "draining")
         if engine.status is Status.LOADING:
             return unavailable("the model is loading", "not_ready")
+        if engine.status is Status.SILENT:
+            return unavailable("the engine does not answer", "not_ready")
         if engine.status is Status.LOST:
             return unavailable("the engine crashed and is starting again", "engine_lost")
         slots = engine.facts["slots"]

@@ -32,6 +32,7 @@ class Kind(IntEnum):
     DONE = 13  # JSON: the stream's stats
     FAILED = 14  # JSON: a `Failure`
     PULSE = 15  # JSON: how the engine does; every second
+    ALIVE = 17  # the process runs, though nothing was said for a second: a step takes long
     UNUSABLE = 16  # JSON: message; the model cannot be loaded, and trying again would not help
 
 
@@ -123,3 +124,4 @@ class Place:
     max_length: int | None
     graphs: bool
     low_latency: bool
+    rtf_when_full: float | None = None  # measured by an earlier process of this engine

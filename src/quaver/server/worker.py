@@ -54,7 +54,7 @@ class Spoken:
 
 class Outbox:
     """Sends what the front is told, in a thread what there is no room for at once: no step waits
-    until the front has read it."""
+    until the front has read it. The thread also says each second that the process runs."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
@@ -85,10 +85,11 @@ class Outbox:
             with self._changed:
                 self._sending = False
                 self._changed.notify()
-                self._changed.wait_for(lambda: self._unsent or self._closed)
+                self._changed.wait_for(lambda: self._unsent or self._closed, PULSE_SECONDS)
                 if self._closed:
                     return
-                data, self._unsent, self._sending = self._unsent, bytearray(), True
+                data = self._unsent or bytearray(pack(Kind.ALIVE))
+                self._unsent, self._sending = bytearray(), True
             try:
                 self._line.sendall(data)
             except ConnectionError:  # as whoever reads from it finds too

@@ -80,12 +80,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def parse_slice(self) -> bool:
         """Parse some of what came; whether there is more to parse now."""
         self._queued = False
-        if self.disconnected or self._must_wait():
+        if self.transport.is_closing() or self._must_wait():
             return False
         data = bytes(self._unread[:SLICE])
         del self._unread[:SLICE]
         self._parse(data)
-        if not self._unread and not self.transport.is_closing():
+        if not (self._unread or self.transport.is_closing()):
             self.transport.resume_reading()
         self._queued = bool(self._unread) and not self._must_wait()
         return self._queued
@@ -148,8 +148,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: ASGISendEvent) -> None:
-        if self.close_sent and self.initial_response is None:
-            raise ClientDisconnected  # as for a client that has left
+        ended = self.close_sent and self.initial_response is None
+        if ended or self.transport.is_closing():
+            raise ClientDisconnected
         await super().send(message)
 
     async def run_asgi(self) -> None:
