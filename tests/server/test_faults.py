@@ -158,7 +158,7 @@ def test_a_client_that_leaves_frees_its_place(server, fields):
 @pytest.mark.parametrize("fields", [{"stream": False}, {}])
 def test_a_client_that_leaves_before_any_sound_frees_its_place(server, fields):
     body = json.dumps({"input": "stuck", **fields}).encode()
-    head = "POST /v1/audio/speech HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         until(lambda: server.metric("num_requests_running") == 1)

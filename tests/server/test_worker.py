@@ -46,9 +46,9 @@ class Front:
 
     def _hear(self) -> Iterator[Frame]:
         while data := self._line.recv(1 << 16):
-            yield from (
-                f for f in self._frames.feed(data) if f.kind not in (Kind.PULSE, Kind.ALIVE)
-            )
+            for frame in self._frames.feed(data):
+                if frame.kind not in (Kind.PULSE, Kind.ALIVE):
+                    yield frame
 
 
 @pytest.fixture

@@ -50,6 +50,12 @@ Rate = Annotated[
     str | None,
     typer.Option(help="Of a service: requests a second, at random, whatever --streams says."),
 ]
+FreshConnections = Annotated[
+    bool,
+    typer.Option(
+        "--fresh-connections", help="serve: a connection for each request; default: they are kept."
+    ),
+]
 MaxSeconds = Annotated[
     float | None, typer.Option(min=0.1, help="Of a service: of sound of a segment, at most.")
 ]
@@ -85,6 +91,7 @@ def bench(
     text: Text = None,
     rate: Rate = None,
     max_seconds: MaxSeconds = None,
+    fresh_connections: FreshConnections = False,
     low_latency: LowLatency = False,
     repeats: Repeats = 3,
     seed: Seed = 0,
@@ -110,7 +117,9 @@ def bench(
         from quaver.cli.bench_serve import bench_serve
 
         with _written():
-            bench_serve(given[1], streams, rate, seconds, max_seconds, seed, out, plot)
+            bench_serve(
+                given[1], streams, rate, seconds, max_seconds, seed, out, plot, fresh_connections
+            )
         return
     if len(given) != (shape is None):
         raise InputError("give one MODEL, or --shape, or `compare` and two results")

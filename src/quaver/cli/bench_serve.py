@@ -25,6 +25,7 @@ def bench_serve(
     seed: int,
     out: Path | None,
     plot: Path | None,
+    fresh_connections: bool,
 ) -> None:
     """One row for each rate, or for each number of listeners at once."""
     from rich.console import Console
@@ -34,7 +35,7 @@ def bench_serve(
     from quaver.bench.served import plot_served, served_lines, served_row
     from quaver.quality.panel import PLAIN_SENTENCES
 
-    loads = _loads(url, streams, rate, seconds, max_seconds, seed)
+    loads = _loads(url, streams, rate, seconds, max_seconds, seed, fresh_connections)
     with Console(stderr=True).status("") as status:
         rows = [served_row(*listen(load, PLAIN_SENTENCES, status.update)) for load in loads]
     machine = fingerprint()
@@ -55,6 +56,7 @@ def _loads(
     seconds: float | None,
     max_seconds: float | None,
     seed: int,
+    fresh_connections: bool,
 ) -> list[Load]:
     from quaver.bench.listening import Load
     from quaver.server.settings import KEY_VARIABLE
@@ -73,6 +75,7 @@ def _loads(
             listeners=None if rates else int(each),
             max_seconds=max_seconds,
             seed=seed,
+            fresh_connections=fresh_connections,
         )
         for each in rates or listeners
     ]
