@@ -100,7 +100,8 @@ def test_a_body_that_is_not_said_to_be_json_is_refused(server, name):
 
 def test_a_body_without_end_is_cut_off(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
-        head = "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head = "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\n"
+        head += "Content-Type: application/json\r\n"
         client.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
         answer = b""
         try:
