@@ -135,7 +135,7 @@ def test_other_ends_than_a_stop_are_told(
     tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in "012":
-        assert run(["say", ".", "--model", str(tiny_checkpoint), "--seed", seed, "--json"]) == 0
+        assert run(["say", "A.", "--model", str(tiny_checkpoint), "--seed", seed, "--json"]) == 0
         out, err = capsys.readouterr()
         stopped = json.loads(out)["finish_reasons"] == ["stop"]
         assert len(err.splitlines()) == (1 if stopped else 2)

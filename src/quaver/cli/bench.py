@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from quaver.core.errors import InputError
+from quaver.core.files import scratch_folder
 
 if TYPE_CHECKING:
     from quaver.bench.measure import Plan
@@ -258,12 +258,9 @@ def _folder(given: list[str], shape: str | None, layers: int | None) -> Iterator
 
     if shape not in SHAPES:
         raise InputError(f"--shape is {shape!r}; allowed is {', '.join(SHAPES)}")
-    scratch = Path(tempfile.mkdtemp(prefix="quaver-"))
-    try:
+    with scratch_folder(Path(tempfile.gettempdir())) as scratch:
         write_seeded(scratch / shape, shape, layers)
         yield str(scratch / shape)
-    finally:
-        shutil.rmtree(scratch)
 
 
 def _add_baseline(rows: list[dict[str, Any]], name: str) -> None:

@@ -8,7 +8,6 @@ function of the step.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from quaver.core.errors import CheckpointError
+from quaver.core.files import new_file
 from quaver.train.config import Schedule
 
 Losses = dict[str, float]
@@ -97,9 +97,8 @@ def _check(losses: Losses, step: int) -> None:
 
 
 def _save(task: Task, path: Path, step: int) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save({"step": step, "task": task.state()}, partial)
-    partial.replace(path)
+    with new_file(path) as part:
+        torch.save({"step": step, "task": task.state()}, part)
 
 
 def _resume(task: Task, path: Path) -> int:
