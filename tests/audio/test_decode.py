@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 import wave
 from pathlib import Path
 
@@ -67,12 +68,15 @@ def test_what_is_missing_or_not_audio_is_said(tmp_path: Path) -> None:
             read(tmp_path / "bad.wav", 24_000)
 
 
-def write_container(path: Path, container: str, codec: str) -> Path:
+def write_container(
+    path: Path, container: str, codec: str, samples: np.ndarray | None = None
+) -> Path:
     """A second of sound, by any of FFmpeg's muxers."""
+    samples = sine(1, 24_000) if samples is None else samples
     with av.open(str(path), "w", format=container) as out:
         stream = out.add_stream(codec, rate=24_000)
         stream.layout = "mono"
-        frame = av.AudioFrame.from_ndarray(sine(1, 24_000)[None], format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate = 24_000
         for each in av.AudioResampler(format=stream.format, rate=24_000).resample(frame):
             out.mux(stream.encode(each))
@@ -137,16 +141,32 @@ def test_no_file_makes_another_be_read(tmp_path: Path, name: str, ending: str) -
         read(path, 24_000)
 
 
-def test_a_movie_may_not_refer_to_another_file(tmp_path: Path) -> None:
-    """QuickTime's data references name files that hold the samples."""
-    save(tmp_path / "other.wav", sine(1, 24_000), 24_000)
-    path = write_container(tmp_path / "a.mov", "mov", "pcm_s16le")
-    data = path.read_bytes()
+def with_reference(movie: bytes, target: Path) -> bytes:
+    """The movie, whose samples are said to lie in the file `target`: a Macintosh alias."""
+    name = str(target).encode()
+    name += b"\0" * (len(name) % 2)
+    alias = bytes(10 + 28 + 12 + 64 + 16 + 4 + 16) + struct.pack(">HH", 2, len(name)) + name
+    alias += struct.pack(">HH", 0xFFFF, 0)
+    entry = struct.pack(">I4sI", 12 + len(alias), b"alis", 0) + alias
     own = b"\0\0\0\x0curl \0\0\0\1"  # a reference with the flag: in this file
-    assert own in data
-    elsewhere = data.replace(own, b"\0\0\0\x0calis\0\0\0\0")
-    path.write_bytes(elsewhere)
-    with pytest.raises(InputError):
+    assert movie.count(own) == 1 and movie.index(b"mdat") < movie.index(b"moov")
+    for atom in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        place = movie.rindex(atom, 0, movie.index(own)) - 4
+        (size,) = struct.unpack(">I", movie[place : place + 4])
+        grown = struct.pack(">I", size + len(entry) - len(own))
+        movie = movie[:place] + grown + movie[place + 4 :]
+    return movie.replace(own, entry)
+
+
+def test_a_movie_may_not_refer_to_another_file(tmp_path: Path) -> None:
+    silence = np.zeros(24_000, np.float32)
+    other = write_container(tmp_path / "other.mov", "mov", "pcm_s16le")
+    path = write_container(tmp_path / "a.mov", "mov", "pcm_s16le", silence)
+    path.write_bytes(with_reference(path.read_bytes(), other))
+    with av.open(str(path), options={"enable_drefs": "1", "use_absolute_path": "1"}) as lax:
+        heard = np.concatenate([each.to_ndarray()[0] for each in lax.decode(audio=0)])
+    assert np.abs(heard.astype(int)).max() > 10_000  # where it is let, it reads the other file
+    with pytest.raises(InputError, match="holds no samples"):
         read(path, 24_000)
 
 
