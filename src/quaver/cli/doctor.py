@@ -86,8 +86,11 @@ def _versions() -> dict[str, str]:
 
 def _broken(module: str) -> str | None:
     try:
-        importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        loaded = importlib.import_module(module)
+        if module == "huggingface_hub":
+            loaded.constants  # noqa: B018  (reads the variables of the environment)
+    except (ImportError, OSError, ValueError) as error:
+        # OSError: a shared library is missing; ValueError: an environment variable that is none
         return f"{module} does not load ({error}); install quaver again"
     return None
 
