@@ -64,6 +64,7 @@ ALLOWED_MODULES = {
         "families.orpheus",
     },
     "cli.doctor": {"checkpoints.source"},
+    "cli.quantize": {"checkpoints.atomic"},
 }
 
 

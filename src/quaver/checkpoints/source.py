@@ -94,12 +94,24 @@ def _local(model: str) -> ModelFolder | None:
     path = Path(model)
     try:
         if model.strip() and path.is_dir():
+            _check_name(path)
             return ModelFolder(path, path.resolve().name)
         if model.strip() and path.exists():
             raise InputError(f"model {model!r} is a file; give the folder that holds {CONFIG}")
     except OSError as error:
         raise InputError(f"model {model[:80]!r} cannot be opened: {one_line(error)}") from error
     return None
+
+
+def _check_name(path: Path) -> None:
+    """InputError for a name that safetensors and tokenizers cannot open."""
+    try:
+        str(path.absolute()).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"model {str(path)!r} has a name that is not UTF-8, which safetensors cannot open; "
+            "rename the folder, or give a link to it"
+        ) from error
 
 
 def _from_hub(model: str, patterns: Sequence[str]) -> ModelFolder:

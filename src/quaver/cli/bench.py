@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quaver.cli.output import check_output
 from quaver.core.errors import InputError
 from quaver.core.files import scratch_folder
+from quaver.core.textfile import argument_text
 
 if TYPE_CHECKING:
     from quaver.bench.measure import Plan
@@ -118,6 +120,8 @@ def bench(
     plan = _plan(streams, sound, repeats, seed, text, low_latency)
     _check_baseline(baseline)
     _check_plot(plot)
+    check_output("--out", out)
+    check_output("--plot", plot)
     with _folder(given, shape, layers) as name:
         rows = _measure(name, recipe, device, plan, graphs)
         for row in rows:
@@ -231,6 +235,7 @@ def _plan(
 ) -> Plan:
     from quaver.bench.measure import COMFORTABLE, Plan
 
+    text = None if text is None else argument_text(text, "--text")
     if text is not None and not 0 < len(text.strip()) <= COMFORTABLE:
         raise InputError(f"--text has {len(text.strip())} characters; give 1 to {COMFORTABLE}")
     try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from quaver.cli.streams import hang_up
 from quaver.core.errors import InputError
+from quaver.core.files import check_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,13 +106,14 @@ def _file_name(out: str, format: str | None) -> str:
     return str(path)
 
 
-def check_output(name: str, path: Path | None) -> None:
-    """InputError if the file of option `name` cannot be written: told before the long work."""
-    from quaver.core.files import check_writable
+def check_output(name: str, path: Path | None, file: str | None = None) -> None:
+    """InputError if the file of option `name` cannot be written: told before the long work.
 
+    With `file`, `path` is a folder, to be made or there, and that is a file's name in it.
+    """
     try:
         if path is not None:
-            check_writable(path)
+            check_writable(path if file is None else path / file)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(
@@ -152,7 +154,9 @@ def stages() -> Iterator[Report]:
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    quiet = not console.is_terminal  # else an empty line would be left in a log
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
         tasks: dict[str, TaskID] = {}
 
         def show(stage: Stage) -> None:
