@@ -74,8 +74,8 @@ def cache_problem(use: bool = False) -> str | None:
     `use` makes it, if it is not there, and tries to write.
     """
     try:
-        place = Path(huggingface_hub.constants.HF_HUB_CACHE)
-    except ValueError as error:  # read when they are first asked for
+        place = _cache()
+    except ValueError as error:
         return _setting_problem(error)
     try:
         nearest = next(each for each in (place, *place.parents) if each.exists())
@@ -95,7 +95,14 @@ def _cache_name() -> str:
     for name in CACHE_VARIABLES:
         if value := os.environ.get(name):
             return f"{name} is {value[:200]!r}"
-    return f"HF_HOME is not set, so the cache is {huggingface_hub.constants.HF_HUB_CACHE}"
+    return f"HF_HOME is not set, so the cache is {_cache()}"
+
+
+def _cache() -> Path:
+    """The cache's folder. Raises ValueError for a variable that the client cannot read."""
+    from huggingface_hub import constants  # which reads the environment when it is imported
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def _setting_problem(error: ValueError) -> str:

@@ -82,10 +82,10 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except (QuaverError, OSError, MemoryError, RuntimeError) as error:
-        message = _told(error)
-        if message is None:
+        advice = _told(error)
+        if advice is None:
             raise
-        warn(_one_line(message))
+        warn(_one_line(advice))
         return 2
     return status or 0
 

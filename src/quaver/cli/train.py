@@ -45,7 +45,8 @@ def data(
 
     wanted = read_config(config).data
     check_output("data.folder", Path(wanted.folder), "dataset.json")
-    if _finite("--hours", hours) is not None:
+    _finite("--hours", hours)
+    if hours is not None:
         wanted = replace(wanted, hours=hours)
     started = time.monotonic()
     last = -60.0
@@ -114,11 +115,10 @@ def _check(out: Path, minutes: float | None) -> None:
     check_output("--out", out, "state.pt")
 
 
-def _finite(name: str, value: float | None) -> float | None:
-    """The value; InputError for NaN and infinity, which pass any test of a range."""
+def _finite(name: str, value: float | None) -> None:
+    """InputError for NaN and infinity, which pass tests of a range."""
     if value is not None and not math.isfinite(value):
         raise InputError(f"{name} is {value}; a finite number is needed")
-    return value
 
 
 def _device(name: str | None) -> torch.device:
