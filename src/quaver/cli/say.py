@@ -198,6 +198,10 @@ def _reference(audio: Path | None, text: str | None) -> dict[str, Any]:
     if (audio is None) != (text is None):
         raise InputError("cloning needs both --reference and --reference-text")
     spoken = None if text is None else argument_text(text, "--reference-text")
+    if audio is not None:
+        from quaver.audio.decode import MAX_REFERENCE_SECONDS, read
+
+        read(audio, 8000, MAX_REFERENCE_SECONDS)  # mistakes are told before the model is loaded
     return {"reference": audio, "reference_text": spoken}
 
 
