@@ -57,8 +57,14 @@ ALLOWED_MODULES = {
     "cli.train": {"train"},
     "cli.bench": {"checkpoints.source"},  # others' code gets the folder
     # these two look at model folders without loading them
-    "cli.models": {"checkpoints.source", "checkpoints.jsonfile", "families.orpheus"},
+    "cli.models": {
+        "checkpoints.source",
+        "checkpoints.hub",
+        "checkpoints.jsonfile",
+        "families.orpheus",
+    },
     "cli.doctor": {"checkpoints.source"},
+    "cli.quantize": {"checkpoints.atomic"},
 }
 
 

@@ -17,19 +17,24 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from quaver.audio.decode import read
+from quaver.audio.decode import MAX_REFERENCE_SECONDS, read
 from quaver.audio.join import SeamJoiner
 from quaver.audio.levels import first_audible
 from quaver.core.errors import InputError
 from quaver.core.protocols import Codec, Reference, SpeechFamily
-from quaver.core.types import Audio, AudioChunk, FinishReason, SamplingParams, StreamStats
+from quaver.core.types import (
+    MAX_CHARS,
+    Audio,
+    AudioChunk,
+    FinishReason,
+    SamplingParams,
+    StreamStats,
+)
 from quaver.engine.engine import Engine, Job
 from quaver.engine.guards import SilenceGuard
 from quaver.text.segments import split_text
 from quaver.voicing import Voice, Voices, first_group
 
-MAX_CHARS = 200_000  # about four hours of speech
-MAX_REFERENCE_SECONDS = 30.0
 SEEDS = 2**63
 NO_VOICE = "none"
 

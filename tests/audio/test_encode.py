@@ -146,8 +146,12 @@ def test_what_cannot_be_written_is_said_at_once(
     with pytest.raises(InputError, match=r"allowed are wav, mp3, opus, flac, aac"):
         StreamWriter(tmp_path / "a.wav", RATE, "tape")
 
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    opened = Path.open
+
+    def refuse(path: Path, mode: str = "r", *rest: object, **options: object) -> object:
+        if "x" in mode:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, mode, *rest, **options)
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(InputError, match=r"cannot write .* \(Permission denied\)"):

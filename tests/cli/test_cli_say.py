@@ -135,7 +135,7 @@ def test_other_ends_than_a_stop_are_told(
     tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in "012":
-        assert run(["say", ".", "--model", str(tiny_checkpoint), "--seed", seed, "--json"]) == 0
+        assert run(["say", "A.", "--model", str(tiny_checkpoint), "--seed", seed, "--json"]) == 0
         out, err = capsys.readouterr()
         stopped = json.loads(out)["finish_reasons"] == ["stop"]
         assert len(err.splitlines()) == (1 if stopped else 2)
@@ -209,6 +209,7 @@ EARLY = {
     "no such folder": (["Hi.", "--out", "nowhere/a.wav"], "does not exist"),
     "a folder as target": (["Hi.", "--out", ".", "--format", "wav"], "is a folder"),
     "a reference without text": (["Hi.", "--reference", "text"], "--reference-text"),
+    "a corrupt reference": (["Hi.", "--reference", "binary", "--reference-text", "x"], "not a"),
     "no such reference": (["Hi.", "--reference", "no.wav"], "does not exist"),
     "sampling out of range": (["Hi.", "--top-p", "2"], "top_p is 2.0"),
     "sampling that is no number": (["Hi.", "--top-k", "many"], "'--top-k'"),
@@ -223,7 +224,6 @@ LATE = {
     "a huge text": (["--file", "long"], "at most"),
     "an unknown recipe": (["Hi.", "--recipe", "fp9"], "allowed are fp32"),
     "an unknown device": (["Hi.", "--device", "tpu"], "allowed are cpu"),
-    "a corrupt reference": (["Hi.", "--reference", "binary", "--reference-text", "x"], "not a"),
     "no checkpoint": (["Hi.", "--model", "."], "has no config.json"),
     "a file as model": (["Hi.", "--model", "text"], "is a file"),
     "no model": (["Hi.", "--model", "nothing"], "is not known"),

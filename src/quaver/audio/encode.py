@@ -11,7 +11,6 @@ WAV is written by hand, in 16 bits; everything else by PyAV, whose wheels hold t
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 import numpy as np
 
 from quaver.core.errors import InputError
+from quaver.core.files import hidden_name, settle, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -169,7 +169,8 @@ class _NewFile(_Pipe):
 
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()  # a link keeps pointing where it does
-        self._part = self._path.with_name(f".quaver-{secrets.token_hex(8)}.part")
+        sweep(self._path.parent)
+        self._part = hidden_name(self._path)
         super().__init__(self._part.open("xb"))
 
     def flush(self) -> None:
@@ -179,10 +180,8 @@ class _NewFile(_Pipe):
         return True
 
     def commit(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
-        self._part.replace(self._path)
+        settle(self._part, self._path)
 
     def discard(self) -> None:
         super().discard()
@@ -207,17 +206,21 @@ class _Device(_Pipe):
 def _sink_for(target: Path | BinaryIO) -> _Pipe:
     if not isinstance(target, Path):
         return _Pipe(target)
-    if target.is_dir():
-        raise InputError(f"{target} is a folder; give a file name, such as {target / 'out.wav'}")
-    if not target.parent.is_dir():
-        raise InputError(f"the folder {target.parent} does not exist; create it or choose another")
     try:
+        if target.is_dir():
+            example = target / "quaver.wav"
+            raise InputError(f"{target} is a folder; name a file in it, such as {example}")
+        if not target.parent.is_dir():
+            raise InputError(
+                f"the folder {target.parent} does not exist; create it or choose another"
+            )
         if target.exists() and not target.is_file():
             return _Device(target)
         return _NewFile(target)
     except OSError as error:
         raise InputError(
-            f"cannot write {target} ({error.strerror}); choose a folder that you may write to"
+            f"cannot write {str(target)[:200]} ({error.strerror}); "
+            "choose another name, or a folder that you may write to"
         ) from error
 
 

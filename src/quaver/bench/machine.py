@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from quaver.core.files import new_file
 from quaver.core.system import cpu_facts
 
 PACKAGES = ("quaver", "torch", "triton", "numpy", "transformers", "snac", "pocketsphinx")
@@ -36,11 +37,9 @@ def fingerprint() -> dict[str, Any]:
 
 def write_result(path: Path, content: Mapping[str, Any]) -> None:
     """Write a measurement beside its machine, the whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     text = json.dumps({"machine": fingerprint(), **content}, indent=1, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    with new_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from quaver.bench.listening import Crowd, Listened
 from quaver.bench.measure import LATE, percentiles
 from quaver.bench.streams import FORGIVEN
+from quaver.bench.table import save_figure
 from quaver.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def plot_served(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save_figure(figure, path)
 
 
 def _percent(share: float | None) -> float:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quaver.core.errors import InputError
+from quaver.core.files import new_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 LEAST_NOISE = 0.02  # of a speed: what differs by less is called the same, however often it was run
@@ -91,7 +93,16 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.set_xticks(ticks := sorted({row["streams"] for row in rows}), [str(t) for t in ticks])
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a plot, whole or not at all, as the ending of `path` says; an SVG without its date."""
+    kind = path.suffix.removeprefix(".")
+    with new_file(path) as part:
+        figure.savefig(
+            part, dpi=160, format=kind, metadata={"Date": None} if kind == "svg" else None
+        )
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quaver.cli.output import check_output
 from quaver.core.errors import InputError
+from quaver.core.files import scratch_folder
+from quaver.core.textfile import argument_text
 
 if TYPE_CHECKING:
     from quaver.bench.measure import Plan
@@ -127,6 +129,8 @@ def bench(
     plan = _plan(streams, sound, repeats, seed, text, low_latency)
     _check_baseline(baseline)
     _check_plot(plot)
+    check_output("--out", out)
+    check_output("--plot", plot)
     with _folder(given, shape, layers) as name:
         rows = _measure(name, recipe, device, plan, graphs)
         for row in rows:
@@ -240,6 +244,7 @@ def _plan(
 ) -> Plan:
     from quaver.bench.measure import COMFORTABLE, Plan
 
+    text = None if text is None else argument_text(text, "--text")
     if text is not None and not 0 < len(text.strip()) <= COMFORTABLE:
         raise InputError(f"--text has {len(text.strip())} characters; give 1 to {COMFORTABLE}")
     try:
@@ -267,12 +272,9 @@ def _folder(given: list[str], shape: str | None, layers: int | None) -> Iterator
 
     if shape not in SHAPES:
         raise InputError(f"--shape is {shape!r}; allowed is {', '.join(SHAPES)}")
-    scratch = Path(tempfile.mkdtemp(prefix="quaver-"))
-    try:
+    with scratch_folder(Path(tempfile.gettempdir())) as scratch:
         write_seeded(scratch / shape, shape, layers)
         yield str(scratch / shape)
-    finally:
-        shutil.rmtree(scratch)
 
 
 def _add_baseline(rows: list[dict[str, Any]], name: str) -> None:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quaver.cli.output import check_output
 from quaver.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def bench_serve(
     from quaver.bench.served import plot_served, served_lines, served_row
     from quaver.quality.panel import PLAIN_SENTENCES
 
+    check_output("--out", out)
+    check_output("--plot", plot)
     loads = _loads(url, streams, rate, seconds, max_seconds, seed, fresh_connections)
     with Console(stderr=True).status("") as status:
         rows = [served_row(*listen(load, PLAIN_SENTENCES, status.update)) for load in loads]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quaver.cli.output import STATUS, judge_folders, print_json, stages, table_console
+from quaver.cli.output import STATUS, check_output, judge_folders, print_json, stages, table_console
 from quaver.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def compare(
     """
     if candidate is None and recipe is None:
         raise InputError("nothing to compare with; give --recipe, or a second model")
+    check_output("--out", out, "report.json")
     from quaver.comparing import Named
     from quaver.comparing import compare as run
     from quaver.comparing.page import write_page

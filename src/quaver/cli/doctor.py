@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 from quaver.cli.output import print_json, table_console
 
-NEEDED = ("numpy", "torch", "safetensors", "tokenizers", "huggingface_hub", "av")
+NEEDED = ("numpy", "torch", "safetensors", "tokenizers", "huggingface_hub.constants", "av")
 EXTRAS = {"quality": ("jiwer", "pocketsphinx"), "train": ("scipy",)}
 # Weights of Orpheus-3B: its layers, its table, and what speech needs of that.
 LAYERS_3B, TABLE_3B, SPEECH_3B = 2.82e9, 0.48e9, 0.09e9
@@ -87,7 +87,8 @@ def _versions() -> dict[str, str]:
 def _broken(module: str) -> str | None:
     try:
         importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+    except (ImportError, OSError, ValueError) as error:
+        # OSError: a shared library is missing; ValueError: an environment variable that is none
         return f"{module} does not load ({error}); install quaver again"
     return None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quaver.cli.output import STATUS, print_json, stages, table_console, warn
+from quaver.cli.output import STATUS, check_output, print_json, stages, table_console, warn
 from quaver.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def quantize(
     Works a layer at a time, on any machine. OUT appears when it is whole, and not before.
     With --gate: exit status 0 if it was kept, 1 if a requirement fails, 3 if one is not resolved.
     """
+    from quaver.checkpoints.atomic import refuse_occupied
     from quaver.comparing.gated import quantize_gated
     from quaver.comparing.searching import search as climb
     from quaver.quantizing import quantize as make
@@ -101,6 +102,8 @@ def quantize(
     judged = gate or search
     if not judged and (gates or texts or quick):
         raise InputError("--gates, --texts and --quick belong to --gate and --search; give one")
+    refuse_occupied(out)
+    check_output("OUT", out, "config.json")
     with stages() as show:
 
         def write(chosen: str, folder: Path) -> QuantizeReport:

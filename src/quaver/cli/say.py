@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from quaver.cli.output import AudioTarget, print_json, warn
 from quaver.core.errors import InputError
-from quaver.core.types import FinishReason, SamplingParams
+from quaver.core.textfile import argument_text, decode_text
+from quaver.core.types import MAX_CHARS, FinishReason, SamplingParams
 
 if TYPE_CHECKING:
     from quaver.core.types import StreamStats
 
+DASHED_TEXT = re.compile(r"--?[^A-Za-z-]")
 SAMPLE = "Hello there. This is a voice in eight bits."
 ABOUT = ("model", "revision", "recipe", "recipe_reason", "notes", "device", "sample_rate")
 MAX_BYTES = 4 * 2**20  # read no more, whatever a file holds: days of speech
@@ -71,6 +76,27 @@ Json = Annotated[
 ]
 
 
+class SayCommand(TyperCommand):
+    """Takes a text such as "-5 degrees" as what it is: no option has a digit or a space there."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        left = list(args)  # the parser takes from it what it has understood
+        try:
+            return super().parse_args(ctx, left)
+        except typer.TyperException as error:
+            option = getattr(error, "option_name", None)
+            place = len(args) - len(left) - 1
+            if option is None or not args[place].startswith(option):
+                raise
+            if DASHED_TEXT.match(args[place]):
+                others = [*args[:place], *args[place + 1 :]]
+                end = [] if "--" in others else ["--"]
+                return super().parse_args(ctx, [*others, *end, args[place]])
+            if isinstance(error.message, str) and error.message.startswith("No such option"):
+                error.message += "; if that is the text, put -- before it"
+            raise
+
+
 def say(
     text: Text = None,
     file: File = None,
@@ -108,9 +134,12 @@ def say(
     words, target = _words(text, file), AudioTarget.choose(out, format)
     place = {"model": model, "recipe": recipe, "device": device, "codec": codec}
     rest = {"seed": seed, "low_latency": low_latency, "codec_noise": codec_noise}
+    told = sys.stderr if target.is_stdout else sys.stdout
+    if json:
+        told.write("")  # InputError if it is closed, before anything is spoken
     report = _speak(words, target, place, voice, sampling | cloning | rest)
     if json:
-        print_json(report, sys.stderr if target.is_stdout else sys.stdout)
+        print_json(report, told)
 
 
 def _words(text: str | None, file: Path | None) -> str:
@@ -119,16 +148,36 @@ def _words(text: str | None, file: Path | None) -> str:
     if file is not None:
         words = _read(file)
     elif text == "-":
-        words = _decode(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
+        words = _decode(_read_stdin(), "standard input")
     elif text is not None:
-        words = text
+        words = argument_text(text, "TEXT")
     else:
         warn(f"no text was given, so this says: {SAMPLE}")
         warn('next, try: quaver say "Good morning." --out morning.mp3  (see quaver say --help)')
         words = SAMPLE
     if not words.strip():
         raise InputError("the text is empty; give at least one word")
+    if not any(map(_is_read, words)):
+        raise InputError("the text has no letter and no digit; give at least one word")
+    if len(words) > MAX_CHARS:
+        raise InputError(
+            f"the text has {len(words):,} characters; at most {MAX_CHARS:,} are spoken: split it"
+        )
     return words
+
+
+def _is_read(character: str) -> bool:
+    """Letters, digits and symbols; what a model makes of the last is known when it is loaded."""
+    return unicodedata.category(character)[0] in "LNS" or character in "%&@#"
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        raise InputError("standard input is closed; pipe a text into it, or give TEXT or --file")
+    try:
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot read standard input ({error.strerror}); give --file") from error
 
 
 def _read(file: Path) -> str:
@@ -142,18 +191,18 @@ def _read(file: Path) -> str:
 def _decode(data: bytes, where: str) -> str:
     if len(data) > MAX_BYTES:
         raise InputError(f"{where} holds more than {MAX_BYTES:,} bytes; split it")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{where} is not text in UTF-8 (at byte {error.start}); convert it first"
-        ) from error
+    return decode_text(data, where)
 
 
 def _reference(audio: Path | None, text: str | None) -> dict[str, Any]:
     if (audio is None) != (text is None):
         raise InputError("cloning needs both --reference and --reference-text")
-    return {"reference": audio, "reference_text": text}
+    spoken = None if text is None else argument_text(text, "--reference-text")
+    if audio is not None:
+        from quaver.audio.decode import MAX_REFERENCE_SECONDS, read
+
+        read(audio, 8000, MAX_REFERENCE_SECONDS)  # mistakes are told before the model is loaded
+    return {"reference": audio, "reference_text": spoken}
 
 
 def _speak(

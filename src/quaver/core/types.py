@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MAX_CHARS = 200_000  # of one text: about four hours of speech
+
+
 class FinishReason(StrEnum):
     """Why a stream ended."""
 

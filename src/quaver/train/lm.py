@@ -265,12 +265,15 @@ def _model_config(
     """`config.json`: the file's shapes, Llama's constants, and the tokenizer's ids."""
     from quaver.train.texts import ALPHABET
 
+    own = model.get("orpheus", {})
+    if not isinstance(own, dict):
+        raise ConfigError(f"lm.model.orpheus is {own!r}; a section is needed")
     speech = {
         **asdict(tokens),
         "voices": list(voices),
         "codec": CODEC_FOLDER,
         "alphabet": "".join(sorted(ALPHABET)),
-        **model.get("orpheus", {}),
+        **own,
     }
     constants = {
         "architectures": ["LlamaForCausalLM"],
