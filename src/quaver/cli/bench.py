@@ -199,11 +199,10 @@ def _measure(
 
     parts.use_little_stack(parts.find_device(device))
     console = Console(stderr=True)
-    with console.status("loading") as status, parts.kept_threads():
+    with console.status("loading") as status:
 
         def loaded(slots: int) -> Any:
             opened = replace(open_model(name, recipe, device, slots=slots), graphs=graphs)
-            parts.use_fitting_threads(opened.facts["parameters"], opened.facts["device"])
             return opened.synthesizer
 
         rows = measure(loaded, plan, gpu, before, status.update)
