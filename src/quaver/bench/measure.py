@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
-from quaver.bench.floor import Ceilings, StepCost, measure_ceilings
+from quaver.bench.floor import Ceilings, StepCost, formats_used, measure_ceilings
 from quaver.bench.memory import peak_bytes
 from quaver.bench.streams import Run, run_streams
 
@@ -56,7 +56,9 @@ def measure(
         cost = StepCost(facts["step_bytes"], facts["step_weights"], facts["position_bytes"])
         device = facts["device"]
         loading = _peak_gb(device, gpu, gpu_before)
-        ceilings = ceilings or measure_ceilings(device, cost.weight_bytes)
+        ceilings = ceilings or measure_ceilings(
+            device, cost.weight_bytes, formats_used(facts["recipe"])
+        )
         _forget(device)  # what loading took, and the ceilings
         text = text_for(plan.seconds) if plan.text is None else plan.text
         progress(f"{count} streams: warming up")

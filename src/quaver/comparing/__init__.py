@@ -71,7 +71,7 @@ class Comparison:
     @property
     def blame(self) -> str:
         """The same as a sentence."""
-        return sentence(self.culprits, self.swaps)
+        return sentence(self.culprits, self.swaps, self.outcomes)
 
 
 @dataclass(frozen=True, slots=True)

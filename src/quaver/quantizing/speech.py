@@ -159,8 +159,8 @@ def _lines(file: Path) -> list[str]:
         raise InputError(f"{file} has more than {MAX_TEXTS} texts; shorten it")
     if long := next((line for line in lines if len(line) > MAX_CHARS), None):
         raise InputError(
-            f"{file} has a text of {len(long)} characters or more; at most {MAX_CHARS} are allowed, "
-            "one text a line"
+            f"{file} has a text of {len(long)} characters or more; "
+            f"at most {MAX_CHARS} are allowed, one text a line"
         )
     return lines
 
