@@ -170,3 +170,18 @@ class Given:
 
     def add(self, seconds, what):
         pass
+
+
+def test_the_codec_of_a_small_model_gets_one_thread_whatever_is_allowed(tiny_checkpoint):
+    """Its convolutions make other last bits with another number."""
+    voice, seen = load(tiny_checkpoint, "fp32", "cpu", slots=1), []
+    streams = voice._voices._codec
+    decode = streams.decode
+
+    def watched(parts):
+        seen.append(torch.get_num_threads())
+        return decode(parts)
+
+    streams.decode = watched
+    voice.generate(TEXT, seed=1, max_seconds=0.5)
+    assert set(seen) == {1}
