@@ -30,7 +30,7 @@ ALLOWED = {
     "engine": {"nn", "precision", "core"},
     "text": {"core"},
     "quality": {"core"},
-    "bench": {"audio.levels", "precision", "core"},
+    "bench": {"audio.levels", "engine.threads", "precision", "core"},
     "train": ROOMS - {"cli"},
     "voicing": {"engine", "core"},
     "synthesizer": {"voicing", "engine", "audio", "text", "core"},

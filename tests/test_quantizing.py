@@ -17,19 +17,22 @@ import quaver
 from llama import CPU, TOKENS, llama
 from quaver.checkpoints import write
 from quaver.checkpoints.source import resolve
+from quaver.cli.main import run
 from quaver.core.errors import CheckpointError, InputError
+from quaver.families.orpheus.prompt import TAGS
 from quaver.families.orpheus.weights import normed
 from quaver.loading.orpheus import load_orpheus, stored_recipe
 from quaver.precision import Format, Role, find_recipe
-from quaver.quality.panel import PLAIN_SENTENCES
+from quaver.quality.panel import PLAIN_SENTENCES, TAGGED_SENTENCES
 from quaver.quant.apply import LAYERS, dequantise
 from quaver.quant.calibration import calibrate
 from quaver.quant.gptq import gptq
 from quaver.quant.int4 import Int4Linear
 from quaver.quant.layer import QuantisedLinear
 from quaver.quant.smooth import smoothing
-from quaver.quant.texts import CALIBRATION_TEXTS
+from quaver.quant.texts import DEFAULT_SAMPLES, calibration_texts, without_tags
 from quaver.quantizing import quantize
+from quaver.quantizing.speech import MAX_CHARS, MAX_TEXTS, read_texts
 
 
 @pytest.fixture(scope="module")
@@ -444,9 +447,98 @@ def test_a_file_of_texts_is_read(tmp_path):
         quantize("nano", tmp_path / "none", "fp8-static", **options)
 
 
-def test_calibration_does_not_read_the_panel():
-    assert len(set(CALIBRATION_TEXTS)) == len(CALIBRATION_TEXTS) >= 20
-    assert not set(CALIBRATION_TEXTS) & set(PLAIN_SENTENCES)
+def test_calibration_texts_are_many_varied_and_not_the_panel():
+    texts = calibration_texts()
+    assert len(texts) == len(set(texts)) >= 512
+    assert not set(texts) & {*PLAIN_SENTENCES, *TAGGED_SENTENCES}
+    assert not any(panel in text for text in texts for panel in PLAIN_SENTENCES)
+    lengths = sorted(map(len, texts))
+    assert lengths[0] < 10 and lengths[-1] > 150 and lengths[-1] <= MAX_CHARS
+    for kind in ("?", "!", ";", ":", '"', "twenty", "Dr."):
+        assert sum(kind in text for text in texts[:512]) >= (1 if kind == "Dr." else 10), kind
+    for tag in TAGS:
+        assert sum(f"<{tag}>" in text for text in texts[:512]) >= 3, tag
+    assert not any("<" in text for text in texts[:DEFAULT_SAMPLES])
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("<gasp> Oh!", "Oh!"),
+        ("Well, <sigh> it is late.", "Well, it is late."),
+        ("Done. <laugh>", "Done."),
+        ("No tag: 3 < 4.", "No tag: 3 < 4."),
+    ],
+)
+def test_tags_are_left_out(text, plain):
+    assert without_tags(text) == plain
+
+
+def test_the_bundled_model_reads_every_calibration_text():
+    prompts = quaver.loading.open_model("nano", "int8", "cpu").prompts
+    assert not prompts.reads_tags
+    for text in calibration_texts():
+        assert prompts.prompt(without_tags(text), prompts.voices[0]).tokens
+
+
+@pytest.mark.parametrize(
+    ("lines", "count", "used", "asked", "note"),
+    [
+        (None, None, 24, 24, "calibrated on 24 texts of Quaver's own"),
+        (None, 512, 512, 512, "calibrated on 512 texts of Quaver's own"),
+        (None, 1000, 640, 1000, "calibrated on 640 texts, not 1000: Quaver's own has no more"),
+        (3, None, 3, 3, "calibrated on 3 texts of texts.txt"),
+        (3, 2, 2, 2, "calibrated on 2 texts of texts.txt"),
+        (3, 8, 3, 8, "calibrated on 3 texts, not 8: texts.txt has no more"),
+    ],
+)
+def test_the_number_of_texts_is_told(tmp_path, lines, count, used, asked, note):
+    file = None
+    if lines is not None:
+        file = tmp_path / "texts.txt"
+        file.write_text(
+            "\ufeff" + "\n\n".join(f"Text {i}." for i in range(lines)), encoding="utf-8"
+        )
+    found = read_texts(file, count)
+    assert (len(found.texts), found.asked, found.note) == (used, asked, note)
+    assert found.texts[0][0] != "\ufeff"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "as UTF-8 text"),
+        (b" \n\t\n", "has no text"),
+        (b"a\n" * (MAX_TEXTS + 1), "more than 1000 texts"),
+        (b"a" * (MAX_CHARS + 1), "a text of 401 characters or more"),
+        (b"a" * 10_000_000, "at most 400 are allowed"),
+    ],
+)
+def test_a_file_of_texts_is_bounded(tmp_path, content, message):
+    file = tmp_path / "texts.txt"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_texts(file, None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "told"),
+    [
+        ("fp8-static", ["--samples", "1"], "calibrated on 1 texts of Quaver's own"),
+        ("int8", ["--samples", "512"], "int8 is not calibrated"),
+    ],
+)
+def test_the_verb_tells_what_it_calibrated_on(
+    tiny_checkpoint, tmp_path, capsys, recipe, arguments, told
+):
+    command = ["quantize", str(tiny_checkpoint), str(tmp_path / "out"), "--recipe", recipe]
+    assert run([*command, "--device", "cpu", "--json", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert told in err
+    facts = json.loads(out)["calibration"]
+    record = json.loads((tmp_path / "out" / "quaver.json").read_text())["calibration"]
+    assert record == facts
+    assert (facts or {}).get("texts") == (1 if recipe == "fp8-static" else None)
 
 
 def test_norms_and_layers_are_paired():

@@ -32,6 +32,7 @@ from quaver.core.types import (
 )
 from quaver.engine.engine import Engine, Job
 from quaver.engine.guards import SilenceGuard
+from quaver.engine.threads import cpu_threads
 from quaver.text.segments import split_text
 from quaver.voicing import Voice, Voices, first_group
 
@@ -119,14 +120,17 @@ class SpeechSynthesizer:
         sampling: SamplingParams,
         facts: dict[str, Any],
         graphs: bool = False,
+        codec_threads: int | None = None,
     ) -> None:
-        """`graphs` records what the codec does on a GPU."""
+        """`graphs` records what the codec does on a GPU. `codec_threads`: as for `Voices`."""
         self._family, self._engine, self._codec = family, engine, codec
-        self._voices = Voices(engine, codec, graphs)
+        self._voices = Voices(engine, codec, graphs, codec_threads)
+        self._codec_threads = codec_threads
         self._sampling, self._facts = sampling, facts
 
     def info(self) -> dict[str, Any]:
-        """What is loaded: family, voices, sample rate, recipe, parameters, bytes."""
+        """What is loaded: family, voices, sample rate, recipe, parameters, bytes. `threads` is how
+        many CPU threads the next step gets; the first steps measure it."""
         return {
             "family": self._family.name,
             "voices": list(self._family.voices),
@@ -134,6 +138,7 @@ class SpeechSynthesizer:
             "comfortable_chars": self._family.comfortable_chars,
             "sample_rate": self._codec.sample_rate,
             "slots": self._engine.slots,
+            "threads": self._engine.threads.number,
             **self._facts,
         }
 
@@ -323,7 +328,8 @@ class SpeechSynthesizer:
         if audio is None or not (text and text.strip()):
             raise InputError("cloning needs both a reference recording and the text it says")
         samples = read(audio, self._codec.sample_rate, MAX_REFERENCE_SECONDS)
-        return Reference(self._codec.encode(samples), text)
+        with cpu_threads(self._codec_threads):
+            return Reference(self._codec.encode(samples), text)
 
 
 def _some(samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

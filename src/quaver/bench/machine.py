@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from quaver.core.environment import settings
 from quaver.core.files import new_file
 from quaver.core.system import cpu_facts
 
@@ -22,7 +23,8 @@ PACKAGES = ("quaver", "torch", "triton", "numpy", "transformers", "snac", "pocke
 
 
 def fingerprint() -> dict[str, Any]:
-    """Processor, accelerators, versions and date of this process."""
+    """Processor, accelerators, versions and date of this process, and the environment variables
+    that change speed or results."""
     return {
         "cpu": _processor(),
         "cores": os.cpu_count(),
@@ -31,6 +33,7 @@ def fingerprint() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
+        "environment": {each.name: each.value for each in settings()},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

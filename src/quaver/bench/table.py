@@ -48,6 +48,24 @@ def lines(row: Row) -> list[str]:
     ]
     if row.get("gpu_peak_gb") is not None:
         found.append(f"  GPU memory of the process {row['gpu_peak_gb']:.2f} GB")
+    if row.get("gpu_allocated_gb") is not None:
+        found.append(
+            f"  GPU memory of torch: {row['gpu_allocated_gb']:.2f} GB allocated, "
+            f"{row['gpu_reserved_gb']:.2f} GB reserved, at most"
+        )
+    if row.get("rss_gb") is not None:
+        found.append(
+            f"  host memory of the process {row['rss_gb']:.2f} GB, at most {row['rss_peak_gb']:.2f}"
+        )
+    if row.get("characters_per_s") is not None:
+        found.append(f"  {_text_speed(row)}")
+    for each in row.get("lengths") or ():
+        rtf = "-" if each["rtf"] is None else f"{each['rtf']:.3f}"
+        speed = "cut off before its end" if each["words_per_s"] is None else _text_speed(each)
+        found.append(
+            f"  a text of {each['characters']} characters: first sound after "
+            f"{_milliseconds(each, 'p50')} ms, RTF {rtf}, {each['sound_s']:.1f} s of sound; {speed}"
+        )
     if row.get("cold_start_s") is not None:
         found.append(f"  a new process: first sample after {row['cold_start_s']:.1f} s")
     if guard := row.get("greedy"):
@@ -61,11 +79,35 @@ def lines(row: Row) -> list[str]:
     return found
 
 
+def _text_speed(row: Row) -> str:
+    return (
+        f"{row['words_per_s']:.1f} words and {row['characters_per_s']:.0f} characters of text a "
+        "second, all streams together"
+    )
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """A table, one line a row."""
     head = [" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS)]
     body = [" | ".join(cell(row) for cell in COLUMNS.values()) for row in rows]
-    return "\n".join(f"| {line} |" for line in [*head, *body])
+    table = "\n".join(f"| {line} |" for line in [*head, *body])
+    lengths = [(row, each) for row in rows for each in row.get("lengths") or ()]
+    if not lengths:
+        return table
+    columns = ("recipe", "streams", "characters", "TTFA p50, ms", "RTF", "words/s")
+    cells = [
+        (
+            f"`{row['recipe']}`",
+            f"{row['streams']}",
+            f"{each['characters']}",
+            _milliseconds(each, "p50"),
+            "-" if each["rtf"] is None else f"{each['rtf']:.3f}",
+            "-" if each["words_per_s"] is None else f"{each['words_per_s']:.1f}",
+        )
+        for row, each in lengths
+    ]
+    more = [columns, ("---",) * len(columns), *cells]
+    return "\n".join([table, "", *(f"| {' | '.join(line)} |" for line in more)])
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:

@@ -19,11 +19,12 @@ from quaver.core.files import scratch_folder
 from quaver.core.textfile import argument_text
 
 if TYPE_CHECKING:
-    from quaver.bench.measure import Plan
+    from quaver.bench.measure import Keep, Plan
+    from quaver.bench.streams import Run
 
 COMPARE, SERVE = "compare", "serve"
 SOUND_SECONDS = 8.0
-MOST_STREAMS, MOST_SECONDS, MOST_REPEATS = 4096, 600.0, 100
+MOST_STREAMS, MOST_SECONDS, MOST_REPEATS, MOST_LENGTH = 4096, 600.0, 100, 10_000
 
 Model = Annotated[
     list[str] | None,
@@ -74,6 +75,14 @@ Graphs = Annotated[
     bool,
     typer.Option("--graphs/--no-graphs", help="Record steps: a GPU's, or a small model's layers."),
 ]
+Lengths = Annotated[
+    str | None,
+    typer.Option(help="Also time whole texts of so many characters: 15,75,250."),
+]
+KeepAudio = Annotated[
+    Path | None,
+    typer.Option(help="Folder for what is spoken, a WAV file a stream.", file_okay=False),
+]
 Out = Annotated[
     Path | None,
     typer.Option(help="File for the result and its machine.", dir_okay=False),
@@ -100,6 +109,8 @@ def bench(
     baseline: Baseline = None,
     cold: Cold = False,
     graphs: Graphs = True,
+    lengths: Lengths = None,
+    keep_audio: KeepAudio = None,
     out: Out = None,
     plot: Plot = None,
     markdown: Markdown = False,
@@ -126,13 +137,16 @@ def bench(
     if len(given) != (shape is None):
         raise InputError("give one MODEL, or --shape, or `compare` and two results")
     sound = SOUND_SECONDS if seconds is None else seconds
-    plan = _plan(streams, sound, repeats, seed, text, low_latency)
+    plan = replace(
+        _plan(streams, sound, repeats, seed, text, low_latency), lengths=_lengths(lengths)
+    )
+    keep = None if keep_audio is None else _keeper(keep_audio)
     _check_baseline(baseline)
     _check_plot(plot)
     check_output("--out", out)
     check_output("--plot", plot)
     with _folder(given, shape, layers) as name:
-        rows = _measure(name, recipe, device, plan, graphs)
+        rows = _measure(name, recipe, device, plan, graphs, keep)
         for row in rows:
             row |= {"shape": shape or row["shape"], "graphs": graphs}
         if cold:
@@ -197,7 +211,12 @@ def _save(rows: list[dict[str, Any]], out: Path | None, plot: Path | None) -> No
 
 
 def _measure(
-    name: str, recipe: str | None, device: str | None, plan: Plan, graphs: bool
+    name: str,
+    recipe: str | None,
+    device: str | None,
+    plan: Plan,
+    graphs: bool,
+    keep: Keep | None = None,
 ) -> list[dict[str, Any]]:
     """Rows, with progress on stderr."""
     from rich.console import Console
@@ -212,14 +231,13 @@ def _measure(
 
     parts.use_little_stack(parts.find_device(device))
     console = Console(stderr=True)
-    with console.status("loading") as status, parts.kept_threads():
+    with console.status("loading") as status:
 
         def loaded(slots: int) -> Any:
             opened = replace(open_model(name, recipe, device, slots=slots), graphs=graphs)
-            parts.use_fitting_threads(opened.facts["parameters"], opened.facts["device"])
             return opened.synthesizer
 
-        rows = measure(loaded, plan, gpu, before, status.update)
+        rows = measure(loaded, plan, gpu, before, status.update, keep)
         status.update("comparing with plain PyTorch")
         return _guarded(rows, name, recipe, device, graphs)
 
@@ -260,6 +278,37 @@ def _plan(
         if not fine:
             raise InputError(f"{name} is {value}; allowed is more than 0, up to {most:g}")
     return Plan(counts, seconds, repeats, seed, text, low_latency)
+
+
+def _lengths(given: str | None) -> tuple[int, ...]:
+    try:
+        found = tuple(int(each) for each in given.split(",")) if given is not None else ()
+    except ValueError:
+        found = (0,)
+    if not all(1 <= each <= MOST_LENGTH for each in found):
+        raise InputError(
+            f"--lengths is {given!r}; give numbers of characters from 1 to {MOST_LENGTH:,}, "
+            "such as 15,75,250"
+        )
+    return found
+
+
+def _keeper(folder: Path) -> Keep:
+    """What writes a run's streams into `folder`. InputError if it cannot be made or written to."""
+    with _written():
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(name: str, run: Run) -> None:
+        import numpy as np
+
+        from quaver.audio.encode import StreamWriter
+
+        for number, each in enumerate(run.heard):
+            file = folder / f"{name}-stream-{number}-seed-{each.stats.seed}.wav"
+            with _written(), StreamWriter(file, each.sample_rate, "wav") as writer:
+                writer.write(np.concatenate(each.sound or [np.zeros(0, np.float32)]))
+
+    return keep
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class Report:
     hub: dict[str, bool] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
     recipes: dict[str, dict[str, str]] = field(default_factory=dict)
+    environment: list[dict[str, str]] = field(default_factory=list)  # what is set and matters
     problems: list[str] = field(default_factory=list)
     verdict: str = ""
 
@@ -57,7 +58,10 @@ def doctor(
 
 def examine() -> Report:
     """Look at everything; what is broken is reported, never raised."""
+    from quaver.core.environment import settings
+
     report = Report(_versions(), _cpu(), _memory())
+    report.environment = [asdict(each) for each in settings()]
     report.problems = [problem for name in NEEDED if (problem := _broken(name))]
     report.extras = {extra: _extra(extra) for extra in EXTRAS}
     if not report.problems:
@@ -242,7 +246,15 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         lines.append(("hub", token + (", offline" if report.hub["offline"] else "")))
     for recipe, states in report.recipes.items():
         lines += [(f"{recipe} on {device}", state) for device, state in states.items()]
+    lines += [(each["name"], _setting(each)) for each in report.environment]
     return lines
+
+
+def _setting(each: dict[str, str]) -> str:
+    from quaver.core.environment import Level
+
+    mark = "warning: " if each["level"] == Level.WARNING else ""
+    return f"{each['value']}: {mark}{each['effect']}"
 
 
 def _marked(encoders: dict[str, bool]) -> list[str]:

@@ -32,7 +32,10 @@ Texts = Annotated[
     ),
 ]
 Samples = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="How many texts, at most; default: all.")
+    int | None,
+    typer.Option(
+        min=1, max=1000, help="How many texts; default: all of --calibration, or 24 of our own 640."
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of what the model says in calibration.")]
 AllLayers = Annotated[
@@ -107,7 +110,7 @@ def quantize(
     with stages() as show:
 
         def write(chosen: str, folder: Path) -> QuantizeReport:
-            return make(
+            made = make(
                 model,
                 folder,
                 chosen,
@@ -119,6 +122,9 @@ def quantize(
                 least_sqnr=min_sqnr,
                 report=show,
             )
+            if made.calibration is None and (samples or calibration):
+                warn(f"{made.recipe} is not calibrated: --samples and --calibration change nothing")
+            return made
 
         if not judged:
             _tell(write(recipe, out), out, json, {})
@@ -133,6 +139,8 @@ def quantize(
 
 def _tell(made: QuantizeReport, out: Path, json: bool, proof: dict[str, str]) -> None:
     """What was made, and what became of it; `proof` is empty if nobody asked for any."""
+    if made.calibration is not None:
+        warn(made.calibration["note"])
     for layer in made.kept:
         warn(f"{layer.name} stays {layer.format}: {layer.wanted} leaves {layer.sqnr_db:.1f} dB")
     if json:

@@ -219,13 +219,12 @@ def _speak(
     with Console(stderr=True).status("") as line:  # shows nothing unless stderr is a terminal
         line.update(f"loading {place['model']}")
         from quaver.loading import load
-        from quaver.loading.parts import find_device, use_fitting_threads, use_little_stack
+        from quaver.loading.parts import find_device, use_little_stack
 
         use_little_stack(find_device(place["device"]))
         synthesizer = load(**place)
         load_seconds = time.monotonic() - started
         info = synthesizer.info()
-        use_fitting_threads(info["parameters"], info["device"])
         if options["reference"] is None:
             voice = voice or next(iter(info["voices"]), None)
         stream = synthesizer.stream(words, voice=voice, **options)

@@ -18,6 +18,7 @@ from quaver.core.types import SamplingParams
 from quaver.engine.engine import Engine
 from quaver.engine.fitting import CachePlan, cache_bytes, fit_cache
 from quaver.engine.keeping import Keeping, keeping
+from quaver.engine.threads import StepThreads
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
@@ -52,6 +53,7 @@ class Loaded:
     plan: CachePlan
     device: torch.device
     facts: dict[str, Any]
+    threads: StepThreads
     graphs: bool = True
 
     @cached_property
@@ -62,7 +64,13 @@ class Loaded:
             self.codec.fuse()
         facts = {**self.facts, "cache_bytes": engine.cache_bytes}
         return SpeechSynthesizer(
-            self.prompts, engine, self.codec, self.sampling, facts, self._records
+            self.prompts,
+            engine,
+            self.codec,
+            self.sampling,
+            facts,
+            self._records,
+            self.codec_threads,
         )
 
     def engine(self, slots: int, max_length: int) -> Engine:
@@ -80,7 +88,15 @@ class Loaded:
             device=self.device,
             ahead=self._records,
             graphs=self._records or self._traces,
+            threads=self.threads,
         )
+
+    @property
+    def codec_threads(self) -> int | None:
+        """CPU threads of the codec, None for all that torch may use. Not measured: the last bits of
+        its convolutions depend on the number. Those of a small model are too short to share."""
+        small = self.facts["parameters"] < SMALL_MODEL
+        return 1 if small or self.device.type != "cpu" else None
 
     @property
     def _records(self) -> bool:
@@ -180,6 +196,7 @@ def open_model(
         plan=plan,
         device=place,
         facts=facts,
+        threads=StepThreads(place),
     )
 
 

@@ -22,11 +22,11 @@ from quaver.loading.parts import read_sampling, read_tokenizer
 from quaver.precision import Format, find_recipe
 from quaver.quant.calibration import Calibration, calibrate
 from quaver.quant.smooth import smoothing
-from quaver.quant.texts import CALIBRATION_TEXTS
+from quaver.quant.texts import DEFAULT_SAMPLES, calibration_texts, without_tags
 from quaver.quantizing.plan import Plan
 from quaver.quantizing.report import Progress, Report, silent
 
-MAX_CHARS = 100_000  # of a file of texts
+MAX_TEXTS, MAX_CHARS = 1000, 400  # of a file of texts, and of one of them
 SLOTS = 8  # texts that are spoken at once
 
 
@@ -48,12 +48,33 @@ class Watched:
     facts: dict[str, Any] | None = None
 
 
-def watch(
-    plan: Plan, texts: Sequence[str], seed: int, device: torch.device, report: Report
-) -> Watched:
-    """Let the model of `plan` speak `texts`, and gather what its formats must know."""
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Calibration texts. `asked` is how many were wanted, `source` whose they are."""
+
+    texts: tuple[str, ...]
+    asked: int
+    source: str
+
+    @property
+    def note(self) -> str:
+        """How many are used, in a sentence."""
+        used = len(self.texts)
+        if used < self.asked:
+            return f"calibrated on {used} texts, not {self.asked}: {self.source} has no more"
+        return f"calibrated on {used} texts of {self.source}"
+
+
+def watch(plan: Plan, chosen: Texts, seed: int, device: torch.device, report: Report) -> Watched:
+    """Let the model of `plan` speak the chosen texts, and gather what its formats must know."""
     dense = find_recipe("fp32" if device.type == "cpu" else "bf16")
     model = load_orpheus(plan.folder.path, plan.folder.name, dense, device)
+    family = OrpheusPrompts(
+        model.config.speech, read_tokenizer(plan.folder.path / "tokenizer.json")
+    )
+    texts = chosen.texts
+    if not family.reads_tags:
+        texts = tuple(without_tags(text) for text in texts)
     spoken = speak(model, plan.folder.path, texts, seed, device, report)
     layers = plan.watched
     seen = calibrate(
@@ -65,6 +86,9 @@ def watch(
     )
     facts = {
         "texts": len(texts),
+        "asked": chosen.asked,
+        "source": chosen.source,
+        "note": chosen.note,
         "tokens": seen.tokens,
         "seed": seed,
         "sha256": hashlib.sha256("\n".join(texts).encode()).hexdigest(),
@@ -109,22 +133,36 @@ def speak(
     return spoken
 
 
-def read_texts(file: Path | None, count: int | None) -> list[str]:
-    """At most `count` texts of a file, one a line; None means our own. InputError if it has none,
-    is not UTF-8, or is too long."""
+def read_texts(file: Path | None, count: int | None) -> Texts:
+    """The first `count` texts of a file, one a line, or of our own where `file` is None. `count`
+    None takes all of a file, and `DEFAULT_SAMPLES` of our own.
+
+    InputError for a file that cannot be read, is not UTF-8, has no text, or too much.
+    """
     if file is None:
-        return list(CALIBRATION_TEXTS[:count])
+        asked = DEFAULT_SAMPLES if count is None else count
+        return Texts(calibration_texts()[:asked], asked, "Quaver's own")
+    lines = _lines(file)
+    return Texts(tuple(lines[:count]), len(lines) if count is None else count, file.name)
+
+
+def _lines(file: Path) -> list[str]:
     try:
-        with file.open(encoding="utf-8") as opened:
-            data = opened.read(MAX_CHARS + 1)
+        with file.open(encoding="utf-8-sig") as opened:
+            data = opened.read(MAX_TEXTS * (MAX_CHARS + 2) + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {file} as UTF-8 text ({error}); give another file") from None
-    if len(data) > MAX_CHARS:
-        raise InputError(f"{file} has more than {MAX_CHARS:,} characters; shorten it")
     lines = [line.strip() for line in data.splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{file} has no text; give one text a line")
-    return lines[:count]
+    if len(lines) > MAX_TEXTS:
+        raise InputError(f"{file} has more than {MAX_TEXTS} texts; shorten it")
+    if long := next((line for line in lines if len(line) > MAX_CHARS), None):
+        raise InputError(
+            f"{file} has a text of {len(long)} characters or more; "
+            f"at most {MAX_CHARS} are allowed, one text a line"
+        )
+    return lines
 
 
 def _divisors(plan: Plan, model: Orpheus, seen: Calibration) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from quaver.bench.measure import WARM_UPS, text_for
 from quaver.bench.streams import run_streams
 from quaver.loading import load
-from quaver.loading.parts import find_device, use_fitting_threads, use_little_stack
+from quaver.loading.parts import find_device, use_little_stack
 from quaver.server.wire import Place
 from quaver.synthesizer import SpeechSynthesizer
 
@@ -39,7 +39,6 @@ def open_engine(place: Place) -> tuple[SpeechSynthesizer, dict[str, Any]]:
         graphs=place.graphs,
     )
     facts = synthesizer.info()
-    use_fitting_threads(facts["parameters"], facts["device"])
     synthesizer.record()
     if kind == "cpu" and place.rtf_when_full is not None:
         return synthesizer, facts | {"rtf_when_full": place.rtf_when_full}
