@@ -3,7 +3,6 @@
 import errno
 import inspect
 import json
-import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from transformers import LlamaForCausalLM
 import quaver
 from command import ENVIRONMENT
 from llama import CPU, TOKENS, llama
+from needs import needs_posix
 from quaver.checkpoints import write
 from quaver.checkpoints.source import resolve
 from quaver.core.errors import CheckpointError, InputError
@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_nothing(original, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX systems fork processes")
+@needs_posix
 def test_a_kill_leaves_nothing_or_all(original, tmp_path):
     """Before each change of the disk, until a run makes no more changes than those before."""
     script = Path(__file__).with_name("killed.py")

@@ -548,7 +548,7 @@ def test_orpheus_streams_that_join_and_leave_are_as_each_alone(orpheus, graphs):
 @pytest.mark.parametrize("kv", ["fp32", "int8", "fp8"])
 def test_a_stream_that_is_moved_goes_on(orpheus, device, kv):
     if device.type == "cuda" and kv != "fp32":
-        pytest.skip("what is rounded to eight bits may change with the batch")
+        pytest.skip("on a GPU, what is rounded to eight bits may change with the batch")
 
     def engine(slots: int) -> Engine:
         scales = torch.full((orpheus.cache_spec.layers, 2), 0.02)

@@ -195,7 +195,8 @@ def test_it_is_measured_as_its_listeners_hear_it(server, tmp_path):
 
 
 @pytest.mark.skipif(
-    not (shutil.which("curl") and shutil.which("ffmpeg")), reason="curl and ffmpeg: make system"
+    not (shutil.which("curl") and shutil.which("ffmpeg")),
+    reason="curl or ffmpeg is not installed: run `make system`",
 )
 @pytest.mark.parametrize("format", FORMATS)
 def test_curl_pipes_into_ffmpeg(server, tmp_path, format):
