@@ -5,7 +5,7 @@ import time
 
 from playwright.sync_api import Page
 
-PATIENCE = 20  # seconds: what is late by then hangs
+PATIENCE = 90  # seconds, on a machine that is busy; after that something hangs
 SILENT = "ears.peak === 0"
 LOUD = "ears.peak > 0.1"
 # The share of a canvas that is not empty.

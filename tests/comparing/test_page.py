@@ -353,7 +353,7 @@ def browse(text, folder, width):
     options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000")
     user, place = f"--user-data-dir={folder / 'user'}", str(folder / "frame.html")
     command = [CHROMIUM, *options, user, "--window-size=1400,900", "--dump-dom", place]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     found = re.search(r'data-found="([^"]*)"', done.stdout)
     assert found, done.stdout[:500]
     return json.loads(html.unescape(found[1]))
