@@ -1,5 +1,7 @@
 """`quantize` from a folder to a folder: what it makes, who can read it, and what it refuses."""
 
+from __future__ import annotations
+
 import errno
 import inspect
 import json
@@ -11,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
 
 import quaver
 from command import ENVIRONMENT
+from late import Late
 from llama import CPU, TOKENS, llama
 from needs import needs_posix
 from quaver.checkpoints import write
@@ -34,6 +36,8 @@ from quaver.quant.layer import QuantisedLinear
 from quaver.quant.smooth import smoothing
 from quaver.quant.texts import CALIBRATION_TEXTS
 from quaver.quantizing import quantize
+
+transformers = Late("transformers")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,7 @@ def test_what_is_written_is_what_loading_makes(recipe, original, tmp_path):
 )
 def test_transformers_reads_the_same_weights(recipe, original, tmp_path):
     out = make(original, tmp_path / "out", recipe)
-    reference = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    reference = transformers.LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     ours = load_orpheus(out, "made", find_recipe("fp32"), CPU)
     with torch.inference_mode():
         reference(TOKENS)  # the first pass unpacks its weights
@@ -117,7 +121,9 @@ def test_a_layer_that_rounding_would_spoil_stays_dense(original, tmp_path):
     assert report.recipe == "int8,backbone.layers.1.attention.qkv=bf16"
     made = load_orpheus(tmp_path / "out", "made", stored_recipe(tmp_path / "out"), CPU)
     assert not isinstance(made.backbone.layers[1].attention.qkv, QuantisedLinear)
-    reference = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    reference = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path / "out", dtype=torch.float32
+    ).eval()
     with torch.inference_mode():
         found = load_orpheus(tmp_path / "out", "made", find_recipe("fp32"), CPU)(TOKENS)
         torch.testing.assert_close(found, reference(TOKENS).logits, rtol=1e-3, atol=1e-3)
@@ -132,7 +138,9 @@ def test_the_head_too(tied, tmp_path):
     assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
     made = load_orpheus(tmp_path / "out", "made", stored_recipe(tmp_path / "out"), CPU)
     assert made.head.format is Format.INT8
-    reference = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    reference = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path / "out", dtype=torch.float32
+    ).eval()
     with torch.inference_mode():
         found = load_orpheus(tmp_path / "out", "made", find_recipe("fp32"), CPU)(TOKENS)
         torch.testing.assert_close(found, reference(TOKENS).logits, rtol=1e-3, atol=1e-3)
@@ -344,11 +352,9 @@ def from_cache(folder: Path) -> torch.Tensor:
 def in_transformers(folder: Path, scaled: bool = True) -> torch.Tensor:
     """The same by transformers, whose keys and values compressed-tensors rounds by the folder's
     scheme and scales; or not at all."""
-    from transformers import CompressedTensorsConfig, DynamicCache
-
     weights = load_file(folder / "model.safetensors")
 
-    class Rounded(DynamicCache):
+    class Rounded(transformers.DynamicCache):
         def update(self, key_states, value_states, layer_idx, *arguments, **options):
             if scaled:
                 name = f"model.layers.{layer_idx}.self_attn"
@@ -356,8 +362,10 @@ def in_transformers(folder: Path, scaled: bool = True) -> torch.Tensor:
                 value_states = rounded(folder, value_states, weights[f"{name}.v_scale"])
             return super().update(key_states, value_states, layer_idx, *arguments, **options)
 
-    model = LlamaForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, quantization_config=CompressedTensorsConfig(dequantize=True)
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        quantization_config=transformers.CompressedTensorsConfig(dequantize=True),
     ).eval()
     asked = inspect.signature(model.forward).parameters
     name = "cache" if "cache" in asked else "past_key_values"
@@ -414,7 +422,7 @@ def test_transformers_applies_the_scales_of_a_cache(cached, tmp_path):
     from compressed_tensors.quantization.lifecycle.initialize import is_cached_attention_module
 
     folder = with_scales(cached, tmp_path / "cut", 1 / 16)
-    reference = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reference = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     if not is_cached_attention_module(reference.model.layers[0].self_attn):
         versions = [f"{name} {version(name)}" for name in ("transformers", "compressed-tensors")]
         pytest.skip(
