@@ -31,7 +31,7 @@ def test_help_of_every_verb_is_light() -> None:
         [sys.executable, "-c", HELP_ALL, "", *VERBS],
         capture_output=True,
         env=ENVIRONMENT,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")

@@ -313,7 +313,10 @@ def test_batches_are_planned_once(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(
+    shutil.which("g++") is None,
+    reason="g++ is not installed, and torch.compile needs it: install your system's C++ compiler",
+)
 def test_a_compiled_layer_takes_batches_of_any_shape():
     shape = TransformerConfig(32, 64, 1, 6, 2, 16, 1e-5, 1e4, None, 512)
     torch.manual_seed(0)
