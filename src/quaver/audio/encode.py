@@ -5,7 +5,7 @@ crash, a full disk or a cancelled request never leaves half a file under the nam
 for. A pipe gets every packet as soon as the encoder gives it: headers then carry no lengths, and
 nothing is sent before the first samples.
 
-WAV and pcm are written by hand, in 16 bits; everything else by PyAV, whose wheels hold the encoders.
+WAV and pcm are written by hand, in 16 bits; PyAV, whose wheels hold the encoders, writes the rest.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ _CODECS = {
     "g711_ulaw": _Codec("mulaw", "pcm_mulaw", "s16", rates=(G711_RATE,)),
     "g711_alaw": _Codec("alaw", "pcm_alaw", "s16", rates=(G711_RATE,)),
 }
-FORMATS = ("wav", "pcm", *_CODECS)
 HEADERLESS = ("pcm", "g711_ulaw", "g711_alaw")  # nothing in the bytes tells their rate
+FORMATS = ("wav", *(name for name in _CODECS if name not in HEADERLESS), *HEADERLESS)
 _ENDINGS = {name.removeprefix("g711_"): name for name in FORMATS}
 
 
@@ -70,6 +70,11 @@ def format_of(path: str | Path) -> str:
         given = "." + ending if ending else "nothing"
         raise InputError(f"{path} ends in {given}; allowed are {', '.join(_ENDINGS)}")
     return _ENDINGS[ending]
+
+
+def ending_of(format: str) -> str:
+    """The ending of a file name, without its dot, that names `format`."""
+    return next(ending for ending, name in _ENDINGS.items() if name == format)
 
 
 def check_rate(format: str, rate: int | None) -> None:

@@ -196,7 +196,7 @@ class _Page(StaticFiles):
 
 
 def _add_page(app: FastAPI) -> None:
-    """A path without a route may be a file of the page; a mount would hide that a method is wrong."""
+    """Serve what has no route as a file; a mount would hide that a method is wrong."""
     files, missing = _Page(directory=WEB, html=True), app.router.default
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,6 +10,7 @@ from quaver.server.schemas import SpeechRequest
 from quaver.server.sound import MEDIA_TYPES
 
 NULL = {"type": "null"}
+ABOUT = ("title", "description", "default")  # of a field, whatever its type
 KEY = (401,)  # of everything under /v1
 SPEECH = (*KEY, *(400, 404, 408, 413, 415, 429, 500, 503))
 MEANINGS = {
@@ -40,8 +41,10 @@ class ErrorBody(BaseModel):
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route may answer instead of what it is for."""
-    known = {each: {"model": ErrorBody, "description": MEANINGS[each]} for each in statuses}
-    return {**known, "default": {"model": ErrorBody, "description": "Any other error."}}
+    known: dict[int | str, dict[str, Any]] = {
+        each: {"model": ErrorBody, "description": MEANINGS[each]} for each in statuses
+    }
+    return known | {"default": {"model": ErrorBody, "description": "Any other error."}}
 
 
 def speech_answers() -> dict[int | str, dict[str, Any]]:
@@ -54,7 +57,7 @@ def speech_answers() -> dict[int | str, dict[str, Any]]:
 
 
 def speech_body() -> dict[str, Any]:
-    """The body of `POST /v1/audio/speech`, in one piece: references would be looked for elsewhere."""
+    """The body of `POST /v1/audio/speech`, without references, whose targets would be missing."""
     schema = SpeechRequest.model_json_schema()
     (schema["properties"]["voice"]["anyOf"][1],) = schema.pop("$defs").values()
     for name, field in schema["properties"].items():
@@ -67,6 +70,6 @@ def _nullable(field: dict[str, Any]) -> dict[str, Any]:
     """A field that may also be null, which means its default."""
     if NULL in field.get("anyOf", ()):
         return field
-    about = {name: field[name] for name in ("title", "description", "default") if name in field}
+    about = {name: value for name, value in field.items() if name in ABOUT}
     rest = {name: value for name, value in field.items() if name not in about}
     return {"anyOf": [rest, NULL], **about}

@@ -22,9 +22,9 @@ class Methods:
                 allowed = _allow(message)
                 if method == "OPTIONS":
                     bodiless = True
-                    message = message | {"status": 204, "headers": [(b"allow", allowed)]}
+                    message.update(status=204, headers=[(b"allow", allowed)])
             elif bodiless and message["type"] == "http.response.body":
-                message = message | {"body": b""}
+                message["body"] = b""
             await send(message)
 
         inner = {**scope, "method": "GET"} if method == "HEAD" else scope
