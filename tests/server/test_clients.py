@@ -6,7 +6,6 @@ import re
 import socket
 from pathlib import Path
 
-import httpx
 import numpy as np
 import openai
 import pytest
@@ -60,7 +59,7 @@ def server():
         cors_origins=[PAGE],
     ) as server:
         yield server
-        assert "Traceback" not in server.log
+        assert server.log.count("Traceback") == server.log.count("RuntimeError: as it was told")
 
 
 def ask(server, method, path, **headers):
@@ -403,7 +402,8 @@ def test_what_is_no_utf8_is_refused(body):
 @pytest.mark.parametrize("digits", [30, 400, 4299, 4301, 100_000])
 @pytest.mark.parametrize("name", ["seed", "speed", "max_seconds", "top_k", "sample_rate"])
 def test_a_number_of_many_digits_is_out_of_range(name, digits):
-    body = f'{{"input": "a", "{name}": -{"7" * digits}}}'
+    sign = "" if name == "top_k" else "-"
+    body = f'{{"input": "a", "{name}": {sign}{"7" * digits}}}'
     with pytest.raises(ApiError) as refused:
         parse(SpeechRequest, body)
     assert (refused.value.status, refused.value.param) == (400, name)
@@ -472,8 +472,8 @@ def test_openais_client_reads_events_headers_and_rates(server):
     with pytest.raises(openai.BadRequestError) as refused:
         client.audio.speech.create(**asked, extra_body={"sample_rate": 7000})
     assert refused.value.param == "sample_rate"
-    with pytest.raises(httpx.RemoteProtocolError):
-        asked |= {"input": "fail 9"}
+    asked |= {"input": "fail 9"}
+    with pytest.raises(Exception, match="without sending complete message body"):
         with client.audio.speech.with_streaming_response.create(**asked) as answer:
             answer.read()
 
