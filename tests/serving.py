@@ -92,7 +92,9 @@ class Server:
             "POST", "/v1/audio/speech", body, {"Content-Type": "application/json"} | headers
         )
 
-    def speaking(self, text: str, **fields: Any) -> AbstractContextManager[http.client.HTTPResponse]:
+    def speaking(
+        self, text: str, **fields: Any
+    ) -> AbstractContextManager[http.client.HTTPResponse]:
         """A response whose body is still to be read; leaving the block hangs up."""
         return self.speaking_with({}, text, **fields)
 

@@ -211,7 +211,9 @@ def test_the_ending_names_the_format(path: str, expected: str) -> None:
 
 @pytest.mark.parametrize(("path", "given"), [("a.ogg", r"\.ogg"), ("a", "nothing")])
 def test_another_ending_says_what_is_allowed(path: str, given: str) -> None:
-    with pytest.raises(InputError, match=f"ends in {given}; allowed are wav, mp3, opus, flac, aac, pcm, ulaw, alaw"):
+    with pytest.raises(
+        InputError, match=f"ends in {given}; allowed are wav, mp3, opus, flac, aac, pcm, ulaw, alaw"
+    ):
         format_of(path)
 
 

@@ -11,6 +11,7 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_live import talking
 
 import quaver
 from quaver.server.cors import EXPOSED
@@ -19,7 +20,6 @@ from quaver.server.jsontext import JsonError, SurrogateJoiner, read_object, with
 from quaver.server.schemas import SessionConfig, SpeechRequest, is_default_model, parse
 from scripted import FRAME, RATE, tone
 from serving import PATIENCE, scripted
-from test_live import talking
 
 KEY = "a-key-of-the-test"
 BEARER = {"Authorization": f"Bearer {KEY}"}
