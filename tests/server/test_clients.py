@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import socket
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -331,10 +332,7 @@ def test_characters_cut_in_two_are_joined(text, cuts):
     """As clients cut that count in 16 bits: JavaScript's, Java's and C#'s."""
     raw = text.encode("utf-16-le")
     cuts = sorted({min(2 * cut, len(raw)) for cut in cuts} | {0, len(raw)})
-    pieces = [
-        raw[start:end].decode("utf-16-le", "surrogatepass")
-        for start, end in zip(cuts, cuts[1:], strict=False)
-    ]
+    pieces = [raw[start:end].decode("utf-16-le", "surrogatepass") for start, end in pairwise(cuts)]
     joiner = SurrogateJoiner()
     assert "".join(joiner.push(piece) for piece in pieces) == text
 
@@ -473,9 +471,11 @@ def test_openais_client_reads_events_headers_and_rates(server):
         client.audio.speech.create(**asked, extra_body={"sample_rate": 7000})
     assert refused.value.param == "sample_rate"
     asked |= {"input": "fail 9"}
-    with pytest.raises(Exception, match="without sending complete message body"):
-        with client.audio.speech.with_streaming_response.create(**asked) as answer:
-            answer.read()
+    with (
+        pytest.raises(Exception, match="without sending complete message body"),
+        client.audio.speech.with_streaming_response.create(**asked) as answer,
+    ):
+        answer.read()
 
 
 @pytest.fixture(scope="module")

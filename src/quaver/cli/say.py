@@ -237,7 +237,7 @@ def _speak(
         stream = synthesizer.stream(words, voice=voice, **options)
         stats = stream.stats
         with target.writer(info["sample_rate"]) as writer, stream:
-            made = {"sample_rate": writer.rate}
+            made: dict[str, Any] = {"sample_rate": writer.rate}
             for chunk in stream:
                 writer.write(chunk.samples)
                 line.update(f"{stats.audio_seconds:.1f} s of speech, RTF {stats.rtf:.2f}")
