@@ -1,6 +1,7 @@
 """An engine process that does what the text says: the real worker, with a synthesizer that is none.
 
 `python scripted.py SOCKET PLACE`. A text's first word is a command, its second how many chunks.
+A model's name may end in its sample rate: `scripted@22050`.
 """
 
 from __future__ import annotations
@@ -28,18 +29,19 @@ VOICES = ["ada", "ben", "cid"]
 UNLOADABLE, DEAD = "unloadable", "dead"  # models
 
 
-def tone(seed: int, number: int) -> np.ndarray:
+def tone(seed: int, number: int, rate: int = RATE) -> np.ndarray:
     """One chunk, which tells its stream and its place."""
     start = number * FRAME
     hertz = 200 + seed % 100
-    phase = 2 * np.pi * hertz * np.arange(start, start + FRAME) / RATE
+    phase = 2 * np.pi * hertz * np.arange(start, start + FRAME) / rate
     return (0.5 * np.sin(phase)).astype(np.float32)
 
 
 class Stream:
     """So many chunks, one a step while it has a slot."""
 
-    def __init__(self, text: str, seed: int) -> None:
+    def __init__(self, text: str, seed: int, rate: int) -> None:
+        self.rate = rate
         command, _, rest = text.partition(" ")
         self.command = command.rstrip(".").lower()
         number = rest.split(" ")[0].rstrip(".")
@@ -56,10 +58,10 @@ class Stream:
                 os._exit(1)
         if self.sent < self.made:
             self.sent += 1
-            self.stats.audio_seconds += FRAME / RATE
+            self.stats.audio_seconds += FRAME / self.rate
             self.stats.frames += 1
             self.stats.tokens += 7
-            return AudioChunk(tone(self.stats.seed, self.sent - 1), RATE)
+            return AudioChunk(tone(self.stats.seed, self.sent - 1, self.rate), self.rate)
         if self.command not in ("forever", "fail", "die") and self.made == self.wanted:
             self.ended = True
             self.stats.finish_reasons.append(FinishReason.STOP)
@@ -72,8 +74,8 @@ class Stream:
 class Synthesizer:
     """Runs the first `slots` streams that have not ended."""
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    def __init__(self, slots: int, rate: int = RATE) -> None:
+        self._slots, self._rate = slots, rate
         self._streams: list[Stream] = []
 
     def stream(
@@ -81,7 +83,7 @@ class Synthesizer:
     ) -> Stream:
         if text.startswith("refuse"):
             raise InputError("the text cannot be read")
-        stream = Stream(text, seed)
+        stream = Stream(text, seed, self._rate)
         rank(stream.stats)
         self._streams.append(stream)
         return stream
@@ -117,6 +119,7 @@ def main() -> None:
     if place.model == DEAD:
         raise SystemExit(3)
     slots = place.slots or 2
+    rate = int(place.model.partition("@")[2] or RATE)
     facts = {
         "model": place.model,
         "recipe": place.recipe or "fp32",
@@ -124,7 +127,7 @@ def main() -> None:
         "voices": VOICES,
         "tags": ["laugh"],
         "comfortable_chars": 100,
-        "sample_rate": RATE,
+        "sample_rate": rate,
         "slots": slots,
         "device": "cpu",
         "parameters": 1,
@@ -133,7 +136,7 @@ def main() -> None:
         "notes": [],
     }
     line.sendall(pack(Kind.READY, payload=facts))
-    Worker(Synthesizer(slots), line, False, lambda: None).run()
+    Worker(Synthesizer(slots, rate), line, False, lambda: None).run()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ ALLOWED = {
     "engine": {"nn", "precision", "core"},
     "text": {"core"},
     "quality": {"core"},
-    "bench": {"audio.levels", "engine.threads", "core"},
+    "bench": {"audio.levels", "engine.threads", "precision", "core"},
     "train": {"families", "codecs", "checkpoints", "nn", "quality", "precision", "core"},
     "voicing": {"engine", "core"},
     "synthesizer": {"voicing", "engine", "audio", "text", "core"},

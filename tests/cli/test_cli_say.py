@@ -17,7 +17,7 @@ import torch
 from command import ENVIRONMENT, SHORT, command, files, quaver
 from needs import needs_linux, needs_posix
 from quaver.audio.decode import read
-from quaver.audio.encode import FORMATS
+from quaver.audio.encode import FORMATS, HEADERLESS
 from quaver.cli.main import run
 
 LONG = "This goes on and on, from one end of the page to the other. " * 20
@@ -102,11 +102,58 @@ def test_the_recipe_that_was_taken_is_told(
     assert (report["recipe"], report["recipe_reason"]) == ("int8,head=int8", None)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name in FORMATS if name not in HEADERLESS])
 def test_every_format_can_be_read_again(tiny_checkpoint: Path, here: Path, format: str) -> None:
     assert run(["say", *SHORT, "--model", str(tiny_checkpoint), "--out", f"a.{format}"]) == 0
     assert files(here) == [f"a.{format}"]
     assert np.abs(read(f"a.{format}", 24000)).max() > 0.01
+
+
+def test_a_rate_is_written(
+    tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = ["say", *SHORT, "--model", str(tiny_checkpoint), "--seed", "5", "--json"]
+    reports, sizes = {}, {}
+    for name, extra in (
+        *(("a.wav", []), ("a.pcm", []), ("b.wav", ["--rate", "16000"]), ("a.ulaw", [])),
+        *(("b.alaw", ["--rate", "8000"]), ("b.pcm", ["--rate", "48000"])),
+    ):
+        assert run([*say, "--out", name, *extra]) == 0
+        reports[name] = json.loads(capsys.readouterr().out)
+        sizes[name] = Path(name).stat().st_size - (44 if name.endswith("wav") else 0)
+    rates = {name: report["sample_rate"] for name, report in reports.items()}
+    assert rates == {
+        "a.wav": 24000,
+        "a.pcm": 24000,
+        "b.wav": 16000,
+        "a.ulaw": 8000,
+        "b.alaw": 8000,
+        "b.pcm": 48000,
+    }
+    samples = sizes["a.wav"] // 2
+    assert reports["a.ulaw"]["format"] == "g711_ulaw"
+    assert sizes["a.pcm"] // 2 == samples
+    assert sizes["b.wav"] // 2 == round(samples * 2 / 3)
+    assert sizes["a.ulaw"] == sizes["b.alaw"] == round(samples / 3)
+    assert sizes["b.pcm"] // 2 == 2 * samples
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rate", "7999"], "the sample rate is 7999 Hz; allowed is 8000 to 48000"),
+        (["--rate", "-1"], "the sample rate is -1 Hz"),
+        (["--out", "a.ulaw", "--rate", "16000"], "16000 Hz; g711_ulaw has 8000"),
+        (["--out", "a.opus", "--rate", "44100"], "44100 Hz; opus has 8000, 12000, 16000, 24000"),
+        (["--format", "g711"], "the format is 'g711'; allowed are wav, mp3"),
+    ],
+)
+def test_a_rate_is_refused_before_the_model_is_loaded(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run(["say", *SHORT, "--model", "no-such-model", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert files(here) == []
 
 
 def test_a_format_without_an_ending(tiny_checkpoint: Path, here: Path) -> None:

@@ -158,7 +158,7 @@ class Crowd:
             await self._speak(listened)
             heard = listened.heard
             if heard.arrivals:
-                played = heard.arrivals[0] + sum(heard.samples) / self.rate
+                played = heard.arrivals[0] + sum(heard.samples) / heard.sample_rate
                 await asyncio.sleep(max(0.0, played - listened.seconds))
             elif listened.outcome != "ok":
                 await asyncio.sleep(1.0)  # nobody asks again at once
@@ -217,6 +217,7 @@ class Crowd:
             listened.outcome = f"{status} {_code(body)}"
             return goes_on
         heard, loop = listened.heard, asyncio.get_running_loop()
+        heard.sample_rate = int(headers.get("x-sample-rate", self.rate))
         while size := int(await reader.readuntil(b"\r\n"), 16):
             data = (await reader.readexactly(size + 2))[:-2]
             patience.reschedule(loop.time() + PATIENCE)

@@ -28,23 +28,25 @@ STATUS = {"pass": 0, "fail": 1, "not resolved": 3}  # of a verdict, as exit stat
 
 @dataclass(frozen=True, slots=True)
 class AudioTarget:
-    """A path, or standard output for `-`, and the format to write there."""
+    """A path, or standard output for `-`, and the format and the rate in Hz to write there."""
 
     name: str
     format: str
+    rate: int | None = None  # None is the format's default
 
     @classmethod
-    def choose(cls, out: str | None, format: str | None) -> AudioTarget:
+    def choose(cls, out: str | None, format: str | None, rate: int | None = None) -> AudioTarget:
         """The target, known to be writable. Raises InputError, so that no model is loaded first."""
-        from quaver.audio.encode import FORMATS, format_of
+        from quaver.audio.encode import check_format, check_rate, ending_of, format_of
 
-        if format is not None and format not in FORMATS:
-            raise InputError(f"the format is {format!r}; allowed are {', '.join(FORMATS)}")
+        if format is not None:
+            check_format(format)
         if out is None:
-            out = f"quaver.{format or 'wav'}"
+            out = f"quaver.{ending_of(format or 'wav')}"
         out = out if out == STDOUT else _file_name(out, format)
         chosen = format or ("wav" if out == STDOUT else format_of(out))
-        target = cls(out, chosen)
+        check_rate(chosen, rate)
+        target = cls(out, chosen, rate)
         target._try()
         return target
 
@@ -59,7 +61,7 @@ class AudioTarget:
 
         place = sys.stdout.buffer if self.is_stdout else Path(self.name)
         try:
-            with StreamWriter(place, sample_rate, self.format) as writer:
+            with StreamWriter(place, sample_rate, self.format, self.rate) as writer:
                 yield writer
         except BrokenPipeError:
             if self.is_stdout:

@@ -49,12 +49,18 @@ Seed = Annotated[
 Out = Annotated[
     str | None,
     typer.Option(
-        help="File to write: .wav, .mp3, .opus, .flac or .aac; - is standard output. "
-        "Default: quaver.wav in this folder."
+        help="File to write: .wav, .mp3, .opus, .flac, .aac, .pcm, .ulaw or .alaw; - is standard "
+        "output. Default: quaver.wav in this folder."
     ),
 ]
 Format = Annotated[
     str | None, typer.Option(help="Format, where --out has no ending to tell it; WAV for -.")
+]
+Rate = Annotated[
+    int | None,
+    typer.Option(
+        help="Hz to write, 8000 to 48000. Default: the model's; 24000 for pcm, 8000 for G.711."
+    ),
 ]
 Temperature = Annotated[float | None, typer.Option(help="0 takes the most probable code.")]
 TopK = Annotated[int | None, typer.Option(help="Choose among so many codes; 0 is off.")]
@@ -108,6 +114,7 @@ def say(
     seed: Seed = None,
     out: Out = None,
     format: Format = None,
+    rate: Rate = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -131,7 +138,7 @@ def say(
     }
     SamplingParams().override(sampling)  # mistakes are told before the model is loaded
     cloning = _reference(reference, reference_text)
-    words, target = _words(text, file), AudioTarget.choose(out, format)
+    words, target = _words(text, file), AudioTarget.choose(out, format, rate)
     place = {"model": model, "recipe": recipe, "device": device, "codec": codec}
     rest = {"seed": seed, "low_latency": low_latency, "codec_noise": codec_noise}
     told = sys.stderr if target.is_stdout else sys.stdout
@@ -230,12 +237,13 @@ def _speak(
         stream = synthesizer.stream(words, voice=voice, **options)
         stats = stream.stats
         with target.writer(info["sample_rate"]) as writer, stream:
+            made: dict[str, Any] = {"sample_rate": writer.rate}
             for chunk in stream:
                 writer.write(chunk.samples)
                 line.update(f"{stats.audio_seconds:.1f} s of speech, RTF {stats.rtf:.2f}")
     about = {key: info[key] for key in ABOUT}
     _tell(target, stats, voice, about)
-    made = {"out": target.name, "format": target.format, "load_seconds": load_seconds}
+    made |= {"out": target.name, "format": target.format, "load_seconds": load_seconds}
     return about | {"voice": voice} | stats.as_dict() | made
 
 

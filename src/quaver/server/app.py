@@ -13,16 +13,18 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import quaver
 from quaver.server.access import Keys
+from quaver.server.cors import Cors
+from quaver.server.described import errors, speech_answers, speech_body
 from quaver.server.engines import Engine, Status
 from quaver.server.errors import INVALID, ApiError, failed
 from quaver.server.live import Session, check_origin
+from quaver.server.methods import Methods
 from quaver.server.schemas import SpeechRequest, check_text, parse
 from quaver.server.service import Service
 from quaver.server.speech import SpeechResponse
@@ -60,15 +62,9 @@ def create_app(service: Service) -> ASGIApp:
     _add_lists(app, service)
     _add_health(app, service)
     _add_page(app)
-    whole: ASGIApp = Doors(app, service)
+    whole: ASGIApp = Doors(Methods(app), service)
     if service.settings.cors_origins:
-        whole = CORSMiddleware(
-            whole,
-            allow_origins=service.settings.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
-            expose_headers=["X-Request-Id", "X-Sample-Rate", "X-Seed", "X-Voice", "X-Recipe"],
-        )
+        whole = Cors(whole, service.settings.cors_origins)
     return whole
 
 
@@ -110,15 +106,21 @@ class Doors:
         if scope["path"].startswith("/v1/"):  # with a slash at its end it is the same
             scope["path"] = scope["path"].rstrip("/")
         path = scope["path"]
-        if not path.startswith("/v1") or path in self._open:
+        asks = scope.get("method") == "OPTIONS"  # which methods a path has; browsers send no key
+        if asks or not path.startswith("/v1") or path in self._open:
             return address
         return self._keys.caller(headers, address)
 
 
 def _add_speech(app: FastAPI, service: Service) -> None:
-    body = {"required": True, "content": {"application/json": {"schema": _schema()}}}
+    extra = {"requestBody": speech_body()}
 
-    @app.post("/v1/audio/speech", openapi_extra={"requestBody": body}, response_class=Response)
+    @app.post(
+        "/v1/audio/speech",
+        openapi_extra=extra,
+        response_class=Response,
+        responses=speech_answers(),
+    )
     async def speech(request: Request) -> Response:
         service.count(request.state.caller)
         asked = parse(SpeechRequest, await _body(request, service))
@@ -139,20 +141,22 @@ def _add_live(app: FastAPI, service: Service) -> None:
 
 
 def _add_lists(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=errors(401))
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": _models(service)}
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", responses=errors(401, 404))
     async def model(name: str) -> dict[str, Any]:
+        if not name:
+            raise HTTPException(404)
         engine = service.engine(name, None)
         return _model(service, name, engine)
 
-    @app.get("/v1/audio/models")
+    @app.get("/v1/audio/models", responses=errors(401))
     async def audio_models() -> dict[str, Any]:
         return {"models": _models(service)}
 
-    @app.get("/v1/audio/voices")
+    @app.get("/v1/audio/voices", responses=errors(401, 404))
     async def voices(model: str | None = None) -> dict[str, Any]:
         names = service.engine(model, None).facts.get("voices", [])
         return {"voices": [{"id": name, "name": name} for name in names]}
@@ -163,7 +167,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/health/ready")
+    @app.get("/health/ready", responses={503: {"description": "Some engine takes no requests."}})
     async def ready() -> JSONResponse:
         engines = {
             engine.name: {
@@ -177,7 +181,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         status = "ready" if service.ready else "not ready"
         return JSONResponse({"status": status, "engines": engines}, 200 if service.ready else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         return PlainTextResponse(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
@@ -192,13 +196,22 @@ class _Page(StaticFiles):
 
 
 def _add_page(app: FastAPI) -> None:
-    """What is no route may be a file of the page; a mount would hide that a method is wrong."""
+    """Serve what has no route as a file; a mount would hide that a method is wrong."""
     files, missing = _Page(directory=WEB, html=True), app.router.default
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] != "GET" and not _is_file(files, scope):
+            raise HTTPException(404)  # what is not there has no methods
         await (files if scope["type"] == "http" else missing)(scope, receive, send)
 
     app.router.default = page
+
+
+def _is_file(files: StaticFiles, scope: Scope) -> bool:
+    try:
+        return files.lookup_path(files.get_path(scope))[1] is not None
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _models(service: Service) -> list[dict[str, Any]]:
@@ -221,13 +234,6 @@ def _model(service: Service, name: str, engine: Engine) -> dict[str, Any]:
         "device": facts.get("device"),
         "ready": engine.status is Status.READY,
     }
-
-
-def _schema() -> dict[str, Any]:
-    """Of the body, in one piece: its references would be looked for elsewhere."""
-    schema = SpeechRequest.model_json_schema()
-    (schema["properties"]["voice"]["anyOf"][1],) = schema.pop("$defs").values()
-    return schema
 
 
 async def _body(request: Request, service: Service) -> bytes:

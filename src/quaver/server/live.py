@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from quaver.server.access import SUBPROTOCOL
 from quaver.server.engines import Engine
 from quaver.server.errors import INVALID, ApiError, busy, invalid, unavailable
+from quaver.server.jsontext import SurrogateJoiner
 from quaver.server.schemas import SessionConfig, SessionMessage, check_length, parse
 from quaver.server.service import Service, Utterance
 from quaver.text.feed import SentenceFeed
@@ -33,11 +34,13 @@ class Turn:
     config: SessionConfig
     feed: SentenceFeed
     chars: int = 0
+    joiner: SurrogateJoiner = field(default_factory=SurrogateJoiner)
     sentences: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)  # None is the end
     task: asyncio.Task[None] | None = None
 
     def add(self, text: str, most: int) -> None:
         """ApiError for more text than an utterance may have."""
+        text = self.joiner.push(text)
         self.chars += len(text)
         check_length(self.chars, most)
         self._queue(self.feed.push(text))

@@ -20,7 +20,7 @@ from quaver.server.access import Rates
 from quaver.server.engines import WORKER, Engine, EngineLostError, Status, StreamFailedError, Ticket
 from quaver.server.errors import INVALID, ApiError, busy, failed, invalid, unavailable
 from quaver.server.metrics import Metrics
-from quaver.server.schemas import DEFAULT_MODELS, SpeechOptions
+from quaver.server.schemas import SpeechOptions, is_default_model
 from quaver.server.settings import Settings
 from quaver.server.sound import Sound
 from quaver.server.wire import Kind
@@ -84,9 +84,9 @@ class Service:
         for engine in self.engines:
             if model == f"{self.model_id}:{engine.name}" and recipe in (None, engine.name):
                 return engine
-        if model not in (None, self.model_id, self.settings.model, *DEFAULT_MODELS):
+        if model not in (self.model_id, self.settings.model) and not is_default_model(model):
             known = ", ".join(self.model_ids())
-            message = f"there is no model {model[:64]!r}; there is {known}"
+            message = f"there is no model {str(model)[:64]!r}; there is {known}"
             raise ApiError(404, INVALID, "model_not_found", message, "model")
         for engine in self.engines:
             if recipe in (None, engine.name):
@@ -174,15 +174,20 @@ class Utterance:
         """ApiError for options that the model does not have, or where there is no place."""
         self._service, self._engine = service, engine
         self._started = time.monotonic()
-        self.rate = int(engine.facts["sample_rate"])
+        model_rate = int(engine.facts["sample_rate"])
         self.order = options.order(name, text, engine.facts["voices"])
         self._speed = options.speed
-        self._sound = Sound(options.response_format, self.rate, options.speed)
-        self._heard = Heard(StreamStats(), self.rate)
+        self._sound = Sound(options.response_format, model_rate, options.speed, options.sample_rate)
+        self._heard = Heard(StreamStats(), model_rate)
         self._ticket: Ticket | None = None
         self.queue_seconds = 0.0
         self.stats: dict[str, Any] | None = None  # once it is whole
         self._failure: str | None = None
+
+    @property
+    def rate(self) -> int:
+        """Of the bytes, in Hz."""
+        return self._sound.rate
 
     @property
     def seconds(self) -> float:

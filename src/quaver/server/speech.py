@@ -77,8 +77,8 @@ class SpeechResponse(Response):
                 await sender.body(_delta(piece))
         except ApiError as error:
             await sender.body(_event({"type": "speech.audio.error"} | error.body()))
-        else:
-            await sender.body(_done(utterance.stats or {}))
+            raise  # clients that read no events take a clean end for a whole stream
+        await sender.body(_done(utterance.stats or {}))
         await sender.end()
 
     async def _send_whole(

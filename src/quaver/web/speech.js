@@ -5,6 +5,7 @@
  * @typedef {{model: string, input: string, voice: string, recipe: string, seed: number,
  *   speed: number}} Wish */
 
+export const PCM_RATE = 24000; // Hz of pcm, whatever the model's own rate is
 const LONGEST_WAIT = 3600; // seconds that a Retry-After may ask for
 
 /** What went wrong, in words for whoever pressed the button. */
@@ -49,7 +50,7 @@ export async function openSpeech(wish, key, signal) {
   const body = JSON.stringify({ ...wish, response_format: "pcm" });
   const headers = { "Content-Type": "application/json" };
   const response = await ask("v1/audio/speech", key, { method: "POST", headers, body, signal });
-  const rate = Number(response.headers.get("X-Sample-Rate") ?? 24000);
+  const rate = Number(response.headers.get("X-Sample-Rate") ?? PCM_RATE);
   return { rate, pieces: pieces(response.body.getReader()) };
 }
 
