@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from quaver.text.segments import sentences
+
+if TYPE_CHECKING:
+    from quaver.text.normalization import Mode
 
 
 class SentenceFeed:
@@ -11,8 +16,9 @@ class SentenceFeed:
     A sentence is whole when the next has begun: only then is a full stop surely its end.
     """
 
-    def __init__(self, max_chars: int) -> None:
+    def __init__(self, max_chars: int, mode: Mode = "off") -> None:
         """`max_chars` as for `iter_segments`; a longer sentence is cut."""
+        self._mode = mode
         self._max_chars = max_chars
         self._rest = ""
 
