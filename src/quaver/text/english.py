@@ -150,12 +150,19 @@ def _time(m: re.Match[str]) -> str:
     elif not half:
         whole = int(hour)
         spoken = "midnight" if whole in (0, 24) else f"{spoken} o'clock" if whole < 13 else f"{spoken} hundred"
-    return f"{spoken} {half[0].upper()} M" if half else spoken
+    return f"{spoken} {half[0].upper()} M{_stop(m)}" if half else spoken
+
+
+def _stop(m: re.Match[str]) -> str:
+    """The full stop of `p.m.` where it also ends the sentence."""
+    after = m.string[m.end() : m.end() + 2]
+    ends = not after.strip() or after[0] == "\n" or (after[0] == " " and after[1:].isupper())
+    return "." if m[0].endswith(".") and ends else ""
 
 
 def _hour(m: re.Match[str]) -> str:
     first = f"{cardinal(m[1])} to " if m[1] else ""
-    return f"{first}{cardinal(m[2])} {m[3][0].upper()} M"
+    return f"{first}{cardinal(m[2])} {m[3][0].upper()} M{_stop(m)}"
 
 
 def _plain_value(written: str) -> float:
@@ -289,7 +296,7 @@ def _rule(pattern: str, spoken: object, flags: int = 0) -> None:
 
 
 def _define_rules() -> None:
-    _rule(r"(?<![\d.])(\d+)?\s?([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒])", _vulgar)
+    _rule(r"(?<![\d.])(?:(\d+)\s?)?([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒])", _vulgar)
     _rule(r"([\w)])(?:([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]{1,10})|\^\{?(-?\w{1,10})\}?)", _unit_or_power)
     _rule(r"[₀-₉]+", lambda m: m[0].translate(_SUPER))
     # phone numbers
@@ -317,6 +324,7 @@ def _define_rules() -> None:
 
 
 def _define_values() -> None:
+    _rule(r"(?:(?<!\w)['’])?(?<![\w.,$€£])(\d0|[12]\d{2}0)['’]?s\b(?!/)", _decade)
     amount = r"\d{1,3}(?:,\d{3})++(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d{1,2}|\d+,\d{2}(?!\d)|\d+(?:\.\d+)?|\.\d+"
     size = rf"(?:(?:\s(?:hundred|thousand|million|billion|trillion|mil|bil|bn|mn)|\s?(?:{_SIZE}))(?!\w))"
     _rule(rf"(?<![\w.])(?P<amount>{amount})(?P<size>{size})?\s?(?P<currency>{_CURRENCY})(?![\w\d])",
@@ -338,7 +346,6 @@ def _define_values() -> None:
 
 
 def _define_plain() -> None:
-    _rule(r"(?:(?<!\w)['’])?(?<![\w.,])(\d0|[12]\d{2}0)['’]?s\b", _decade)
     _rule(r"(?<!\w)['’](\d{2})(?!\w)", lambda m: cardinal(str(int(m[1]))) if m[1][0] != "0" else f"oh {cardinal(m[1][1])}")
     _rule(r"(?<![\w.,])(\d{1,15})(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1])))
     _rule(r"(?<![\w.])(\d{1,3}) (\d{1,2})/(\d{1,2})(?![\w/])", _mixed)

@@ -12,6 +12,7 @@ from quaver.text.english import read_numbers
 from quaver.text.folding import fold, fold_letters, fold_marks
 from quaver.text.inline import strip_inline, unescape_entities
 from quaver.text.languages import read_foreign_numbers
+from quaver.text.numerals import cardinal
 from quaver.text.segments import TAG, tidy
 from quaver.text.wording import read_words
 
@@ -69,7 +70,7 @@ def _speak(text: str, language: str) -> str:
 def _speak_plain(text: str, language: str) -> str:
     if language == "en":
         text = read_addresses(text)
-        text = _LIST_NUMBER.sub(r"\1, ", text)
+        text = _LIST_NUMBER.sub(lambda m: f"{cardinal(m[1]).capitalize()}, ", text)
         text = read_words(read_numbers(text))
     else:
         text = read_foreign_numbers(text, language)
