@@ -49,6 +49,7 @@ ALLOWED = {
         "precision",
         "core",
         "audio",
+        "text",
     },
 }
 # Single modules that may import more than their room.

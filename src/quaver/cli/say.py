@@ -13,8 +13,12 @@ import typer
 from quaver.cli.output import AudioTarget, print_json, warn
 from quaver.core.errors import InputError
 from quaver.core.types import FinishReason, SamplingParams
+from quaver.text.reading import AUTO, LeftOut, check_mode, check_speakable, read_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from quaver.core.protocols import TextFamily
     from quaver.core.types import StreamStats
 
 SAMPLE = "Hello there. This is a voice in eight bits."
@@ -66,6 +70,17 @@ LowLatency = Annotated[bool, typer.Option(help="Start one frame earlier, a littl
 CodecNoise = Annotated[
     bool, typer.Option(" /--no-codec-noise", help="Leave out the codec's noise blocks.")
 ]
+Normalize = Annotated[
+    str,
+    typer.Option(
+        metavar="MODE",
+        help="Read numbers, prices, dates and Markdown as words: full, light (Markdown, emoji and "
+        "invisible characters only), off; auto is full for a model that declares its alphabet.",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse characters that the model cannot read.")
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Report as JSON on stdout; on stderr with --out -.")
 ]
@@ -92,6 +107,8 @@ def say(
     reference_text: ReferenceText = None,
     low_latency: LowLatency = False,
     codec_noise: CodecNoise = True,
+    normalize: Normalize = AUTO,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Speak text into a file or a pipe. Sampling left out is the checkpoint's own."""
@@ -105,10 +122,12 @@ def say(
     }
     SamplingParams().override(sampling)  # mistakes are told before the model is loaded
     cloning = _reference(reference, reference_text)
+    reading = {"normalize": check_mode(normalize), "strict": strict}
     words, target = _words(text, file), AudioTarget.choose(out, format)
+    check_speakable(words, normalize)
     place = {"model": model, "recipe": recipe, "device": device, "codec": codec}
     rest = {"seed": seed, "low_latency": low_latency, "codec_noise": codec_noise}
-    report = _speak(words, target, place, voice, sampling | cloning | rest)
+    report = _speak(words, target, place, voice, sampling | cloning | reading | rest)
     if json:
         print_json(report, sys.stderr if target.is_stdout else sys.stdout)
 
@@ -169,9 +188,10 @@ def _speak(
     started = time.monotonic()
     with Console(stderr=True).status("") as line:  # shows nothing unless stderr is a terminal
         line.update(f"loading {place['model']}")
-        from quaver.loading import load
+        from quaver.loading import load, open_text
         from quaver.loading.parts import find_device, use_fitting_threads, use_little_stack
 
+        _check_readable(open_text(place["model"]), words, voice, options)
         use_little_stack(find_device(place["device"]))
         synthesizer = load(**place)
         load_seconds = time.monotonic() - started
@@ -191,9 +211,21 @@ def _speak(
     return about | {"voice": voice} | stats.as_dict() | made
 
 
+def _check_readable(
+    family: TextFamily, words: str, voice: str | None, options: Mapping[str, Any]
+) -> None:
+    """Raise InputError for text that `family` cannot read, before its weights are loaded."""
+    said = options["reference_text"]
+    for text, speaker in ((words, voice), *([] if said is None else [(said, None)])):
+        read_text(text, family, speaker, options["normalize"], options["strict"])
+
+
 def _tell(
     target: AudioTarget, stats: StreamStats, voice: str | None, about: dict[str, Any]
 ) -> None:
+    if stats.characters_left_out:
+        told = LeftOut(stats.characters_left_out, stats.left_out).sentence
+        warn(f"warning: {told}")
     for note in about["notes"]:
         warn(f"warning: {note}")
     if not target.is_stdout:

@@ -42,7 +42,7 @@ class StreamFailedError(Exception):
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
-        self.mine = failure.mine
+        self.mine, self.failure = failure.mine, failure
 
 
 class Status(StrEnum):

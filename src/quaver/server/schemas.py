@@ -59,6 +59,8 @@ class SpeechOptions(BaseModel):
     max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     recipe: Name | None = None
     priority: Literal["interactive", "batch"] = "interactive"
+    normalize: Literal["auto", "full", "light", "off"] = "auto"
+    strict: bool = False
 
     def sampling(self) -> dict[str, float]:
         """What replaces the checkpoint's own. ApiError for what is out of range."""
@@ -102,6 +104,8 @@ class SpeechOptions(BaseModel):
             max_seconds=self.max_seconds,
             sampling=self.sampling(),
             batch=self.batch,
+            normalize=self.normalize,
+            strict=self.strict,
         )
 
 
