@@ -35,6 +35,7 @@ REPORTED = {
         "format",
     ),
     *("prompt_tokens", "tokens", "frames", "queue_seconds", "segments", "finish_reasons"),
+    *("characters_left_out", "left_out"),
     *("audio_seconds", "busy_seconds", "load_seconds", "ttfa_seconds", "rtf"),
 }
 
@@ -135,7 +136,7 @@ def test_other_ends_than_a_stop_are_told(
     tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in "012":
-        assert run(["say", ".", "--model", str(tiny_checkpoint), "--seed", seed, "--json"]) == 0
+        assert run(["say", "A.", "--model", str(tiny_checkpoint), "--seed", seed, "--json"]) == 0
         out, err = capsys.readouterr()
         stopped = json.loads(out)["finish_reasons"] == ["stop"]
         assert len(err.splitlines()) == (1 if stopped else 2)
@@ -213,13 +214,17 @@ EARLY = {
     "sampling out of range": (["Hi.", "--top-p", "2"], "top_p is 2.0"),
     "sampling that is no number": (["Hi.", "--top-k", "many"], "'--top-k'"),
     "a negative seed": (["Hi.", "--seed", "-1"], "'--seed'"),
+    "nothing to speak": (["..."], "no letter or digit to speak: '...'"),
+    "an emoji alone": (["\U0001f389"], "no letter or digit to speak"),
+    "an unknown mode": (["Hi.", "--normalize", "most"], "allowed are auto, full, light, off"),
     "an unknown option": (["Hi.", "--loud"], "No such option"),
     "two words": (["Hi", "there"], "unexpected extra argument"),
 }
 LATE = {
     "an unknown voice": (["Hi.", "--voice", "zoe"], "voices are ada, ben"),
-    "unknown characters": (["Hi \u2603"], "does not know: \u2603"),
-    "a control token": (["Hi <custom_token_3>"], "<"),
+    "unknown characters, strictly": (["Hi \u2603", "--strict"], "U+2603 (SNOWMAN)"),
+    "a script that is unknown": (["\u4f60\u597d"], "U+4F60 (CJK UNIFIED IDEOGRAPH-4F60)"),
+    "a tag alone": (["<laugh>"], "the model cannot read <laugh>"),
     "a huge text": (["--file", "long"], "at most"),
     "an unknown recipe": (["Hi.", "--recipe", "fp9"], "allowed are fp32"),
     "an unknown device": (["Hi.", "--device", "tpu"], "allowed are cpu"),

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 TAGS = ("laugh", "chuckle", "sigh", "cough", "sniffle", "groan", "yawn", "gasp")
 # Typographic characters that a model of plain ASCII reads as their plain forms.
 _PLAIN = str.maketrans(
-    {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\u00a0": " "}
+    {
+        **dict.fromkeys("‘’ʼ´′`", "'"),
+        **dict.fromkeys("“”″", '"'),
+        **dict.fromkeys("–—‒―−", "-"),
+        "…": "...",
+        "\u00a0": " ",
+    }
 )
 _TAGS = re.compile(rf"<(?:{'|'.join(TAGS)})>")
 _SILENT = ("Cc", "Cf", "Mn", "Me", "Zs", "Zl", "Zp")  # Unicode's categories without a sound or sign
@@ -98,7 +104,7 @@ class OrpheusText:
         plain = unicodedata.normalize("NFKD", character.translate(_PLAIN))
         plain = "".join(c for c in plain if c in self._letters or not unicodedata.combining(c))
         for form in (plain, plain.casefold(), plain.upper()):
-            if form and self._letters.issuperset(form):
+            if form.strip() and self._letters.issuperset(form):
                 return form
         if unicodedata.category(character) in _SILENT:
             return " " if character.isspace() else ""
@@ -109,4 +115,4 @@ def _close_gaps(text: str) -> str:
     """Put a space where something was left out, but not before a stop, at an end or in a word."""
     text = re.sub(rf"(?<=\w){_HOLE}+(?=\w)", "", text).replace(_HOLE, _GAP)
     text = re.sub(rf"[{_GAP}\s]*{_GAP}[{_GAP}\s]*(?=[.,;:!?)]|$)", "", text)
-    return re.sub(rf"[{_GAP}\s]*{_GAP}[{_GAP}\s]*", " ", text).lstrip()
+    return re.sub(rf"[{_GAP}\s]*{_GAP}[{_GAP}\s]*", " ", text).strip()
