@@ -143,6 +143,52 @@ def test_other_ends_than_a_stop_are_told(
         assert ("warning" in err) is not stopped
 
 
+def test_what_the_model_cannot_read_is_told(
+    tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = ["say", "**Hi** \U0001f389.", *SHORT[1:], "--model", str(tiny_checkpoint), "--json"]
+    assert run(say) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert (report["characters_left_out"], report["left_out"]) == (1, ["U+1F389 (PARTY POPPER)"])
+    told = "left out 1 character that the model cannot read: U+1F389 (PARTY POPPER)"
+    assert f"quaver: warning: {told}\n" in err
+
+
+def test_modes_of_normalization(
+    tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = ["say", "$5.", *SHORT[1:], "--model", str(tiny_checkpoint), "--json"]
+    tokens = {}
+    for mode in ("auto", "full", "light", "off"):
+        assert run([*say, "--normalize", mode]) == 0
+        tokens[mode] = json.loads(capsys.readouterr().out)["prompt_tokens"]
+    assert tokens["auto"] == tokens["full"] == tokens["off"] + len("five dollars.") - len("$5.")
+    assert tokens["light"] == tokens["off"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["\u4f60\u597d"], "U+4F60 (CJK UNIFIED IDEOGRAPH-4F60)"),
+        (["Hi \u2603.", "--strict"], "U+2603 (SNOWMAN)"),
+        (["Hi.", "--reference", "text", "--reference-text", "..."], "no letter or digit"),
+    ],
+)
+def test_text_that_cannot_be_read_is_told_before_weights_are_loaded(
+    arguments: list[str],
+    told: str,
+    tiny_checkpoint: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    material(here)
+    monkeypatch.setattr("quaver.loading.load", lambda **options: 1 / 0)
+    assert run(["say", "--model", str(tiny_checkpoint), *arguments]) == 2
+    check_told(capsys.readouterr().err, told)
+
+
 def test_nothing_to_say_says_something(
     tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
