@@ -73,7 +73,7 @@ class OrpheusText:
         Invisible characters and marks on letters go without being counted. A tag that the model
         does not read is left out whole. Without an alphabet all text is readable.
         """
-        if self.alphabet is None:
+        if self.alphabet is None or self._letters.issuperset(text):
             return Readable(text)
         left_out: list[str] = []
         parts = []
