@@ -51,7 +51,8 @@ class LeftOut:
     @property
     def listed(self) -> str:
         """The names in a line."""
-        return ", ".join(self.names) + (", ..." if len(self.names) == NAMED else "")
+        more = len(self.names) == NAMED and self.count > NAMED
+        return ", ".join(self.names) + (", ..." if more else "")
 
     @property
     def sentence(self) -> str:
