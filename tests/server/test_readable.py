@@ -147,6 +147,17 @@ def test_a_sentence_without_words_is_skipped_and_the_turn_goes_on(server):
     assert kinds(again) == ["audio.start", "audio.done", "session.done"]
 
 
+@pytest.mark.parametrize(("mode", "read"), [("auto", False), ("light", False), ("off", True)])
+def test_blocks_of_markdown_are_followed_through_the_pieces(server, mode, read):
+    pieces = ("Run this:\n``", "`\nsome code. More ", "code.\n``", "`\nThen it ends. ", "Good.")
+    with talking(server, normalize=mode) as socket:
+        told = turn(socket, *pieces)
+    heard = " ".join(each["sentence_text"] for each in told if each["type"] == "audio.start")
+    assert heard.startswith("Run this:")
+    assert heard.endswith("Then it ends. Good.")
+    assert ("code" in heard) is read
+
+
 def test_what_is_left_out_of_a_sentence_is_told_before_its_sound(server):
     with talking(server) as socket:
         told = turn(socket, f"Good {PARTY} day.")
