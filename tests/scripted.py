@@ -10,22 +10,30 @@ import json
 import os
 import signal
 import socket
+import string
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from quaver.core.errors import InputError
 from quaver.core.types import AudioChunk, FinishReason, StreamStats
+from quaver.families.orpheus.text import OrpheusText
 from quaver.server.wire import Kind, Place, pack
 from quaver.server.worker import Worker
+from quaver.text.reading import default_mode, read_text
 
 RATE, FRAME = 24000, 2048
 STEP_SECONDS = 0.004
 BURST = 40  # chunks a step
 VOICES = ["ada", "ben", "cid"]
+ALPHABET = string.ascii_letters + string.digits + " .,?!'\"-:;()%$&"  # as small models have
+FAMILY = OrpheusText(
+    SimpleNamespace(alphabet=ALPHABET, voices=VOICES, language=None, comfortable_chars=100)
+)
 UNLOADABLE, DEAD = "unloadable", "dead"  # models
 
 
@@ -79,11 +87,24 @@ class Synthesizer:
         self._streams: list[Stream] = []
 
     def stream(
-        self, text: str, *, seed: int, rank: Callable[[StreamStats], float], **_: Any
+        self,
+        text: str,
+        *,
+        seed: int,
+        rank: Callable[[StreamStats], float],
+        normalize: str,
+        strict: bool,
+        **_: Any,
     ) -> Stream:
+        """Text is read as any model reads it; commands are in the text as it was sent."""
         if text.startswith("refuse"):
             raise InputError("the text cannot be read")
+        reading = read_text(text, FAMILY, None, normalize, strict)
+        if text.startswith("repeat"):  # what would be spoken
+            raise InputError(reading.text)
         stream = Stream(text, seed, self._rate)
+        stream.stats.characters_left_out = reading.left_out.count
+        stream.stats.left_out = reading.left_out.names
         rank(stream.stats)
         self._streams.append(stream)
         return stream
@@ -126,7 +147,8 @@ def main() -> None:
         "family": "scripted",
         "voices": VOICES,
         "tags": ["laugh"],
-        "comfortable_chars": 100,
+        "comfortable_chars": FAMILY.comfortable_chars,
+        "normalize": default_mode(FAMILY),
         "sample_rate": rate,
         "slots": slots,
         "device": "cpu",

@@ -39,7 +39,7 @@ ALLOWED = {
         *("quality", "bench", "precision", "core"),
     },
     "quantizing": {
-        *("loading", "engine", "families", "checkpoints", "quant", "precision", "core"),
+        *("loading", "engine", "families", "checkpoints", "quant", "text", "precision", "core"),
     },
     "comparing": {
         *("quantizing", "loading", "engine", "checkpoints", "nn", "quality", "bench", "audio"),
@@ -57,6 +57,7 @@ ALLOWED = {
         "precision",
         "core",
         "audio",
+        "text",
     },
 }
 # Single modules that may import more than their room.

@@ -38,7 +38,7 @@ from quaver.quant.layer import QuantisedLinear
 from quaver.quant.smooth import smoothing
 from quaver.quant.texts import DEFAULT_SAMPLES, calibration_texts, without_tags
 from quaver.quantizing import quantize
-from quaver.quantizing.speech import MAX_CHARS, MAX_TEXTS, read_texts
+from quaver.quantizing.speech import MAX_CHARS, MAX_TEXTS, read_texts, speak
 
 transformers = Late("transformers")
 
@@ -556,6 +556,17 @@ def test_statistics_are_those_of_the_inputs():
     torch.testing.assert_close(seen.products, x.T @ x)
     torch.testing.assert_close(found.kv_largest, x.abs().max() * torch.tensor([[1.0, 2.0]]))
     assert not model.layer._forward_pre_hooks, "the model is left as it was"
+
+
+def test_what_is_spoken_for_calibration_is_read_as_any_text(tiny_checkpoint):
+    device = torch.device("cpu")
+    model = load_orpheus(tiny_checkpoint, "", find_recipe("fp32"), device)
+    texts = ["**Five** \U0001f389 & 5.", f"{'A long sentence. ' * 10}\n\n{'And more. ' * 15}"]
+    spoken = speak(model, tiny_checkpoint, texts, 0, device)
+    assert spoken[0].text == "Five and five."
+    assert len(spoken) == 3  # a long text is two segments
+    with pytest.raises(InputError, match="text 2: the text has no letter or digit to speak"):
+        speak(model, tiny_checkpoint, ["Hello.", "---"], 0, device)
 
 
 def test_a_file_of_texts_is_read(tmp_path):

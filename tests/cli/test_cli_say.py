@@ -36,6 +36,7 @@ REPORTED = {
         "format",
     ),
     *("prompt_tokens", "tokens", "frames", "queue_seconds", "segments", "finish_reasons"),
+    *("characters_left_out", "left_out"),
     *("audio_seconds", "busy_seconds", "load_seconds", "ttfa_seconds", "rtf"),
 }
 
@@ -190,6 +191,52 @@ def test_other_ends_than_a_stop_are_told(
         assert ("warning" in err) is not stopped
 
 
+def test_what_the_model_cannot_read_is_told(
+    tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = ["say", "**Hi** \U0001f389.", *SHORT[1:], "--model", str(tiny_checkpoint), "--json"]
+    assert run(say) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert (report["characters_left_out"], report["left_out"]) == (1, ["U+1F389 (PARTY POPPER)"])
+    told = "left out 1 character that the model cannot read: U+1F389 (PARTY POPPER)"
+    assert f"quaver: warning: {told}\n" in err
+
+
+def test_modes_of_normalization(
+    tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = ["say", "$5.", *SHORT[1:], "--model", str(tiny_checkpoint), "--json"]
+    tokens = {}
+    for mode in ("auto", "full", "light", "off"):
+        assert run([*say, "--normalize", mode]) == 0
+        tokens[mode] = json.loads(capsys.readouterr().out)["prompt_tokens"]
+    assert tokens["auto"] == tokens["full"] == tokens["off"] + len("five dollars.") - len("$5.")
+    assert tokens["light"] == tokens["off"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["\u4f60\u597d"], "U+4F60 (CJK UNIFIED IDEOGRAPH-4F60)"),
+        (["Hi \u2603.", "--strict"], "U+2603 (SNOWMAN)"),
+        (["Hi.", "--reference", "text", "--reference-text", "..."], "no letter or digit"),
+    ],
+)
+def test_text_that_cannot_be_read_is_told_before_weights_are_loaded(
+    arguments: list[str],
+    told: str,
+    tiny_checkpoint: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    material(here)
+    monkeypatch.setattr("quaver.loading.load", lambda **options: 1 / 0)
+    assert run(["say", "--model", str(tiny_checkpoint), *arguments]) == 2
+    check_told(capsys.readouterr().err, told)
+
+
 def test_nothing_to_say_says_something(
     tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -262,13 +309,17 @@ EARLY = {
     "sampling out of range": (["Hi.", "--top-p", "2"], "top_p is 2.0"),
     "sampling that is no number": (["Hi.", "--top-k", "many"], "'--top-k'"),
     "a negative seed": (["Hi.", "--seed", "-1"], "'--seed'"),
+    "nothing to speak": (["..."], "no letter or digit to speak: '...'"),
+    "an emoji alone": (["\U0001f389"], "no letter or digit to speak"),
+    "an unknown mode": (["Hi.", "--normalize", "most"], "allowed are auto, full, light, off"),
     "an unknown option": (["Hi.", "--loud"], "No such option"),
     "two words": (["Hi", "there"], "unexpected extra argument"),
 }
 LATE = {
     "an unknown voice": (["Hi.", "--voice", "zoe"], "voices are ada, ben"),
-    "unknown characters": (["Hi \u2603"], "does not know: \u2603"),
-    "a control token": (["Hi <custom_token_3>"], "<"),
+    "unknown characters, strictly": (["Hi \u2603", "--strict"], "U+2603 (SNOWMAN)"),
+    "a script that is unknown": (["\u4f60\u597d"], "U+4F60 (CJK UNIFIED IDEOGRAPH-4F60)"),
+    "a tag alone": (["<laugh>"], "the model cannot read <laugh>"),
     "a huge text": (["--file", "long"], "at most"),
     "an unknown recipe": (["Hi.", "--recipe", "fp9"], "allowed are fp32"),
     "an unknown device": (["Hi.", "--device", "tpu"], "allowed are cpu"),

@@ -12,7 +12,7 @@ from quaver.server.settings import Settings
 from quaver.server.wire import HEADER, MOST_BYTES, Frame, Frames, Kind, Order, WireError, pack
 
 RATE = 24000
-ORDER = Order("req", "Hello.", None, 1, None, {}, False)
+ORDER = Order("req", "Hello.", None, 1, None, {}, False, "auto", False)
 SECOND = b"\0\0" * RATE
 
 

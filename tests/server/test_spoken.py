@@ -12,6 +12,7 @@ import av
 import numpy as np
 import openai
 import pytest
+from websockets.sync.client import connect
 
 import quaver
 from command import ENVIRONMENT, command
@@ -139,6 +140,37 @@ def test_mistakes_reach_the_client_as_its_own_errors(client):
     with pytest.raises(openai.NotFoundError):
         client.audio.speech.create(model="gpt-5", voice="slt", input=TEXT)
     assert [model.id for model in client.models.list()] == ["nano"]
+
+
+def test_text_of_a_chat_model_is_spoken(server):
+    def spoken(text: str, **fields) -> tuple[bytes, str | None]:
+        answer = server.speak(text, seed=7, **fields)
+        assert answer.status == 200, answer.body
+        return answer.body, answer.headers["X-Characters-Left-Out"]
+
+    plain, count = spoken("Great job, it costs five dollars!")
+    assert count is None
+    assert spoken("**Great** job\u2060, it costs $5! \U0001f389") == (plain, "1")
+    assert spoken("Great job, it costs $5!", normalize="off")[0] != plain
+
+
+def test_an_emoji_does_not_end_a_turn(server):
+    url = f"ws://127.0.0.1:{server.port}/v1/audio/speech/stream"
+    with connect(url) as socket:
+        for text in ("Hello there. ", "\U0001f389. ", "Turn off the oven."):
+            socket.send(json.dumps({"type": "input.text", "text": text}))
+        socket.send(json.dumps({"type": "input.done"}))
+        told, sound = [], 0
+        while not told or told[-1]["type"] != "session.done":
+            message = socket.recv(timeout=60)
+            if isinstance(message, str):
+                told.append(json.loads(message))
+            else:
+                sound += len(message)
+    heard = [each["sentence_text"] for each in told if each["type"] == "audio.start"]
+    assert heard == ["Hello there.", "Turn off the oven."]
+    assert "error" not in [each["type"] for each in told]
+    assert told[-1]["audio_seconds"] == pytest.approx(sound / 2 / 24000)
 
 
 def test_a_seed_that_was_drawn_is_told(server):

@@ -16,7 +16,9 @@ from quaver.loading import load
 from quaver.server.wire import Frame, Frames, Kind, Order, pack
 from quaver.server.worker import Worker
 
-SHORT = Order("req", "Hello.", "ada", 1, None, {"temperature": 0.8, "top_p": 1.0}, False)
+SHORT = Order(
+    "req", "Hello.", "ada", 1, None, {"temperature": 0.8, "top_p": 1.0}, False, "auto", False
+)
 LONG = " ".join(f"This is sentence number {i}, and it goes on for a while." for i in range(12))
 
 

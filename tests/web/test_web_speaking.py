@@ -39,6 +39,17 @@ def test_ttfa_is_that_of_an_audible_sample(ready, stub):
     expect(ready.locator("#rtfx")).to_contain_text("RTFx")
 
 
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [("1", " 1 character was left out"), ("12", " 12 characters were left out"), (None, "")],
+)
+def test_tells_what_the_model_could_not_read(ready, stub, count, told):
+    stub.answer = Answer(seconds=0.2, headers={"X-Characters-Left-Out": count} if count else {})
+    speak(ready)
+    more = f"{told}: the model cannot read everything." if told else ""
+    expect(ready.locator("#status")).to_have_text(f"Finished: 0.2 s of speech.{more}")
+
+
 def test_no_underrun_at_the_end(ready, stub):
     stub.answer = Answer(seconds=0.3, chunk=0.3)  # at once, so that no chunk can be late
     speak(ready)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import time
-import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +16,12 @@ from quaver.cli.output import AudioTarget, print_json, warn
 from quaver.core.errors import InputError
 from quaver.core.textfile import argument_text, decode_text
 from quaver.core.types import MAX_CHARS, FinishReason, SamplingParams
+from quaver.text.reading import AUTO, LeftOut, check_mode, check_speakable, read_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from quaver.core.protocols import TextFamily
     from quaver.core.types import StreamStats
 
 DASHED_TEXT = re.compile(r"--?[^A-Za-z-]")
@@ -77,6 +80,17 @@ LowLatency = Annotated[bool, typer.Option(help="Start one frame earlier, a littl
 CodecNoise = Annotated[
     bool, typer.Option(" /--no-codec-noise", help="Leave out the codec's noise blocks.")
 ]
+Normalize = Annotated[
+    str,
+    typer.Option(
+        metavar="MODE",
+        help="Read numbers, prices, dates and Markdown as words: full, light (Markdown, emoji and "
+        "invisible characters only), off; auto is full for a model that declares its alphabet.",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse characters that the model cannot read.")
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Report as JSON on stdout; on stderr with --out -.")
 ]
@@ -125,6 +139,8 @@ def say(
     reference_text: ReferenceText = None,
     low_latency: LowLatency = False,
     codec_noise: CodecNoise = True,
+    normalize: Normalize = AUTO,
+    strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Speak text into a file or a pipe. Sampling left out is the checkpoint's own."""
@@ -138,13 +154,15 @@ def say(
     }
     SamplingParams().override(sampling)  # mistakes are told before the model is loaded
     cloning = _reference(reference, reference_text)
+    reading = {"normalize": check_mode(normalize), "strict": strict}
     words, target = _words(text, file), AudioTarget.choose(out, format, rate)
+    check_speakable(words, normalize)
     place = {"model": model, "recipe": recipe, "device": device, "codec": codec}
     rest = {"seed": seed, "low_latency": low_latency, "codec_noise": codec_noise}
     told = sys.stderr if target.is_stdout else sys.stdout
     if json:
         told.write("")  # InputError if it is closed, before anything is spoken
-    report = _speak(words, target, place, voice, sampling | cloning | rest)
+    report = _speak(words, target, place, voice, sampling | cloning | reading | rest)
     if json:
         print_json(report, told)
 
@@ -164,18 +182,11 @@ def _words(text: str | None, file: Path | None) -> str:
         words = SAMPLE
     if not words.strip():
         raise InputError("the text is empty; give at least one word")
-    if not any(map(_is_read, words)):
-        raise InputError("the text has no letter and no digit; give at least one word")
     if len(words) > MAX_CHARS:
         raise InputError(
             f"the text has {len(words):,} characters; at most {MAX_CHARS:,} are spoken: split it"
         )
     return words
-
-
-def _is_read(character: str) -> bool:
-    """Letters, digits and symbols; what a model makes of the last is known when it is loaded."""
-    return unicodedata.category(character)[0] in "LNS" or character in "%&@#"
 
 
 def _read_stdin() -> bytes:
@@ -225,9 +236,10 @@ def _speak(
     started = time.monotonic()
     with Console(stderr=True).status("") as line:  # shows nothing unless stderr is a terminal
         line.update(f"loading {place['model']}")
-        from quaver.loading import load
+        from quaver.loading import load, open_text
         from quaver.loading.parts import find_device, use_little_stack
 
+        _check_readable(open_text(place["model"]), words, voice, options)
         use_little_stack(find_device(place["device"]))
         synthesizer = load(**place)
         load_seconds = time.monotonic() - started
@@ -247,9 +259,21 @@ def _speak(
     return about | {"voice": voice} | stats.as_dict() | made
 
 
+def _check_readable(
+    family: TextFamily, words: str, voice: str | None, options: Mapping[str, Any]
+) -> None:
+    """Raise InputError for text that `family` cannot read, before its weights are loaded."""
+    said = options["reference_text"]
+    for text, speaker in ((words, voice), *([] if said is None else [(said, None)])):
+        read_text(text, family, speaker, options["normalize"], options["strict"])
+
+
 def _tell(
     target: AudioTarget, stats: StreamStats, voice: str | None, about: dict[str, Any]
 ) -> None:
+    if stats.characters_left_out:
+        told = LeftOut(stats.characters_left_out, stats.left_out).sentence
+        warn(f"warning: {told}")
     for note in about["notes"]:
         warn(f"warning: {note}")
     if not target.is_stdout:

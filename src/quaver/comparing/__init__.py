@@ -117,7 +117,7 @@ def compare(
     sides = {REFERENCE: reference.open(device), CANDIDATE: candidate.open(device)}
     check_alike(sides[REFERENCE], sides[CANDIDATE])
     speaker = sides[REFERENCE].prompts
-    panel = make_panel(speaker.voices, texts, quick, seeds, speaker.reads_tags)
+    panel = make_panel(speaker.voices, texts, quick, seeds, speaker.reads_tags).spoken_by(speaker)
     setup = _setup(sides, panel, seed, metrics)
     if like is None:
         ledger = Ledger(out, setup)
@@ -240,7 +240,7 @@ def _said(reference: Loaded, panel: Panel, seed: int, report: Report) -> list[tu
     """What the reference says to the panel's first texts, as tokens."""
     texts = panel.texts[:FORCED_TEXTS]
     spoken = say_codes(reference.model, reference.folder, texts, seed, reference.device, report)
-    return [(text, each) for text, each in zip(texts, spoken, strict=True) if each.codes]
+    return [(each.text, each) for each in spoken if each.codes]
 
 
 def _control(

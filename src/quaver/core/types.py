@@ -89,6 +89,8 @@ class StreamStats:
     queue_seconds: float = 0.0  # that its segments waited for a slot
     ttfa_seconds: float | None = None  # of work, to the chunk with the first audible sample
     finish_reasons: list[FinishReason] = field(default_factory=list)  # one a segment
+    characters_left_out: int = 0  # that the model cannot read
+    left_out: tuple[str, ...] = ()  # the first of them, by code point and name
 
     @property
     def rtf(self) -> float | None:

@@ -13,6 +13,7 @@ from quaver.checkpoints.jsonfile import read_json
 from quaver.checkpoints.source import CODEC_FILES, CONFIG, resolve
 from quaver.codecs.snac import Snac
 from quaver.core.errors import CheckpointError, UnsupportedError
+from quaver.core.protocols import TextFamily
 from quaver.core.system import free_memory
 from quaver.core.types import SamplingParams
 from quaver.engine.engine import Engine
@@ -22,6 +23,7 @@ from quaver.engine.threads import StepThreads
 from quaver.families.orpheus.config import OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
+from quaver.families.orpheus.text import OrpheusText
 from quaver.loading.hosting import drop_text_rows
 from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, stored_recipe
 from quaver.loading.parts import (
@@ -134,6 +136,13 @@ def load(
     """
     opened = open_model(model, recipe, device, codec=codec, slots=slots, max_length=max_length)
     return replace(opened, graphs=graphs).synthesizer
+
+
+def open_text(model: str | Path = "nano") -> TextFamily:
+    """What a model reads, from its configuration alone; `model` as for `load`."""
+    folder = resolve(str(model))
+    values = read_json(folder.path / CONFIG, "model configuration")
+    return OrpheusText(OrpheusConfig.from_dict(values, folder.name).speech)
 
 
 def open_model(

@@ -25,6 +25,8 @@ from quaver.quant.smooth import smoothing
 from quaver.quant.texts import DEFAULT_SAMPLES, calibration_texts, without_tags
 from quaver.quantizing.plan import Plan
 from quaver.quantizing.report import Progress, Report, silent
+from quaver.text.reading import read_text
+from quaver.text.segments import Segment
 
 MAX_TEXTS, MAX_CHARS = 1000, 400  # of a file of texts, and of one of them
 SLOTS = 8  # texts that are spoken at once
@@ -32,10 +34,12 @@ SLOTS = 8  # texts that are spoken at once
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A prompt and the codes that answer it: tokens [t], the last `codes` of them codes."""
+    """A prompt and the codes that answer it: tokens [t], the last `codes` of them codes; `text` is
+    what the prompt says."""
 
     tokens: Tensor
     codes: int
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +108,24 @@ def speak(
     device: torch.device,
     report: Report = silent,
 ) -> list[Spoken]:
-    """What the model answers to texts, by its voices in turn, each with a seed of its own."""
+    """What the model answers to texts, by its voices in turn, each segment with a seed of its own.
+
+    Raises InputError, before anything is spoken, for a text that the model cannot read.
+    """
     family = OrpheusPrompts(model.config.speech, read_tokenizer(folder / "tokenizer.json"))
     sampling = read_sampling(folder)
     voices: list[str | None] = [*family.voices] or [None]
-    jobs = []
+    jobs: list[Job] = []
+    segments: list[str] = []
     for number, text in enumerate(texts):
-        prompt = family.prompt(text, voices[number % len(voices)], None)
-        jobs.append(Job(prompt, sampling, seed + number, family.max_frames(text)))
+        voice = voices[number % len(voices)]
+        for segment in _segments(number, text, family, voice):
+            prompt, limit = (
+                family.prompt(segment.text, voice, None),
+                family.max_frames(segment.text),
+            )
+            jobs.append(Job(prompt, sampling, seed + len(jobs), limit))
+            segments.append(segment.text)
     each = model.positions_per_frame
     longest = max(len(job.prompt.tokens) + each * job.max_frames for job in jobs)
     dtype = next(model.backbone.parameters()).dtype
@@ -124,13 +138,23 @@ def speak(
         device=device,
     )
     spoken = []
-    for number, (job, stream) in enumerate([(job, engine.submit(job)) for job in jobs]):
+    streams = [engine.submit(job) for job in jobs]
+    for number, (job, text, stream) in enumerate(zip(jobs, segments, streams, strict=True)):
         frames = list(stream)
         codes = [model.layout.to_tokens(torch.stack(frames)).flatten()] if frames else []
         tokens = torch.cat([torch.tensor(job.prompt.tokens), *codes]).to(device)
-        spoken.append(Spoken(tokens, len(tokens) - len(job.prompt.tokens)))
-        report(Progress("speaking", number + 1, len(texts)))
+        spoken.append(Spoken(tokens, len(tokens) - len(job.prompt.tokens), text))
+        report(Progress("speaking", number + 1, len(jobs)))
     return spoken
+
+
+def _segments(
+    number: int, text: str, family: OrpheusPrompts, voice: str | None
+) -> tuple[Segment, ...]:
+    try:
+        return read_text(text, family, voice).segments
+    except InputError as error:
+        raise InputError(f"text {number + 1}: {error}") from None
 
 
 def read_texts(file: Path | None, count: int | None) -> Texts:

@@ -43,7 +43,7 @@ class StreamFailedError(Exception):
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
-        self.mine = failure.mine
+        self.mine, self.failure = failure.mine, failure
 
 
 class Status(StrEnum):

@@ -17,12 +17,15 @@ from quaver.server.errors import INVALID, ApiError, busy, invalid, unavailable
 from quaver.server.jsontext import SurrogateJoiner
 from quaver.server.schemas import SessionConfig, SessionMessage, check_length, parse
 from quaver.server.service import Service, Utterance
+from quaver.server.wire import NOTHING_TO_SPEAK, UNREADABLE
 from quaver.text.feed import SentenceFeed
+from quaver.text.reading import LeftOut
 
 log = logging.getLogger("quaver.server")
 
 MOST_TURNS = 8  # utterances of one connection that are not said yet
 POLICY, BROKEN = 1008, 1011  # close codes
+SENTENCE_REFUSALS = (NOTHING_TO_SPEAK, UNREADABLE)  # of one sentence, before it has sound
 
 
 @dataclass(eq=False)
@@ -159,7 +162,9 @@ class Session:
             raise busy(f"{MOST_TURNS} utterances wait to be said", "server_busy", 1)
         self._service.count(self._socket.state.caller)
         engine = self._engine(self._config)
-        feed = SentenceFeed(engine.facts["comfortable_chars"])
+        asked, facts = self._config.normalize, engine.facts
+        mode = facts["normalize"] if asked == "auto" else asked
+        feed = SentenceFeed(facts["comfortable_chars"], mode)
         turn = self._open = Turn(self._count, engine, self._config, feed)
         self._count += 1
         before = self._turns[-1].task if self._turns else None
@@ -245,11 +250,16 @@ class Session:
             async with made as utterance, aclosing(utterance.pieces()) as pieces:
                 async for piece in pieces:
                     if not sent:
+                        if made.left_out.count:
+                            await self._warn(about, made.left_out)
                         await self._send(begun)
                     await self._send(piece)
                     sent += len(piece)
                 end += utterance.seconds
-        except ApiError:
+        except ApiError as error:
+            if error.code in SENTENCE_REFUSALS:
+                await self._skip(about, made.left_out, error)
+                return start
             if sent:
                 await self._send(done | {"total_bytes": sent, "end_seconds": None, "error": True})
             raise
@@ -258,6 +268,26 @@ class Session:
         if sent:
             await self._send(done | {"total_bytes": sent, "end_seconds": end, "error": False})
         return end
+
+    async def _warn(self, about: dict[str, Any], left_out: LeftOut, skipped: str = "") -> None:
+        """Tell what is not heard of a sentence; `skipped` says why none of it is."""
+        message = skipped or left_out.sentence
+        warning = {
+            "type": "warning",
+            **about,
+            "message": message,
+            "count": left_out.count,
+            "characters": left_out.names,
+            "skipped": bool(skipped),
+        }
+        await self._send(warning)
+
+    async def _skip(self, about: dict[str, Any], left_out: LeftOut, error: ApiError) -> None:
+        """Leave one sentence out; the turn goes on, since what follows is as good as before."""
+        if error.code == NOTHING_TO_SPEAK:
+            await self._warn(about, left_out, error.message)
+        else:
+            await self._send({"type": "error", **about, **error.body()})
 
     async def _send_done(self, index: int, sentences: int, seconds: float) -> None:
         done = {"utterance_index": index, "total_sentences": sentences, "audio_seconds": seconds}

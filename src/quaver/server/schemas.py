@@ -93,6 +93,8 @@ class SpeechOptions(BaseModel):
     max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER] | None = None
     recipe: Name | None = None
     priority: Literal["interactive", "batch"] = "interactive"
+    normalize: Literal["auto", "full", "light", "off"] = "auto"
+    strict: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -157,6 +159,8 @@ class SpeechOptions(BaseModel):
             max_seconds=self.max_seconds,
             sampling=self.sampling(),
             batch=self.batch,
+            normalize=self.normalize,
+            strict=self.strict,
         )
 
 

@@ -23,7 +23,8 @@ from quaver.server.metrics import Metrics
 from quaver.server.schemas import SpeechOptions, is_default_model
 from quaver.server.settings import Settings
 from quaver.server.sound import Sound
-from quaver.server.wire import Kind
+from quaver.server.wire import NOTHING_TO_SPEAK, Failure, Kind
+from quaver.text.reading import LeftOut
 
 log = logging.getLogger("quaver.server")
 
@@ -181,6 +182,7 @@ class Utterance:
         self._heard = Heard(StreamStats(), model_rate)
         self._ticket: Ticket | None = None
         self.queue_seconds = 0.0
+        self.left_out = LeftOut()  # once there is sound, or nothing to speak
         self.stats: dict[str, Any] | None = None  # once it is whole
         self._failure: str | None = None
 
@@ -228,7 +230,9 @@ class Utterance:
             while True:
                 frame = await self._ticket.next()
                 if frame.kind is Kind.STARTED:
-                    self.queue_seconds = frame.json()["queue_seconds"]
+                    begun = frame.json()
+                    self.queue_seconds = begun["queue_seconds"]
+                    self.left_out = LeftOut(begun["characters_left_out"], tuple(begun["left_out"]))
                 elif frame.kind is Kind.AUDIO:
                     self._hear(frame.payload)
                     if data := await self._encode(self._sound.push, frame.payload):
@@ -240,11 +244,20 @@ class Utterance:
                     self.stats = frame.json() | told
                     return
         except StreamFailedError as error:
-            self._failure = "invalid" if error.mine else "failed"
-            raise (invalid(str(error), "input") if error.mine else failed(str(error))) from None
+            raise self._failed(error.failure) from None
         except EngineLostError as error:
             self._failure = "engine_lost"
             raise unavailable(str(error), "engine_lost") from None
+
+    def _failed(self, failure: Failure) -> ApiError:
+        """How the engine's refusal is told, and counted."""
+        self._failure = "invalid" if failure.mine else "failed"
+        if not failure.mine:
+            return failed(failure.message)
+        if failure.code == NOTHING_TO_SPEAK:
+            self._failure = failure.code
+            self.left_out = LeftOut(failure.characters_left_out, tuple(failure.left_out))
+        return invalid(failure.message, "input", failure.code)
 
     def _hear(self, pcm: bytes) -> None:
         now = time.monotonic() - self._started

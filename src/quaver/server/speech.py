@@ -102,7 +102,8 @@ class SpeechResponse(Response):
         timing = [f"queue;dur={1e3 * utterance.queue_seconds:.1f}"]
         if utterance.ttfa_seconds is not None:
             timing.append(f"ttfa;dur={1e3 * utterance.ttfa_seconds:.1f}")
-        return {
+        count = utterance.left_out.count
+        return ({"X-Characters-Left-Out": str(count)} if count else {}) | {
             "Content-Type": media_type(self._asked.response_format, utterance.rate),
             "X-Sample-Rate": str(utterance.rate),
             "X-Model": quote(self._service.model_id),

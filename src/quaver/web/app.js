@@ -26,8 +26,14 @@ async function speak() {
     const { wish } = composer;
     const keep = (take) => history.add(take);
     const whole = await stage.speak(wish, key.value ?? "", PCM_RATE, keep);
-    if (whole) say(`Finished: ${stage.take.seconds.toFixed(1)} s of speech.`);
+    if (whole) say(`Finished: ${stage.take.seconds.toFixed(1)} s of speech.${lacking(stage.take)}`);
   });
+}
+
+function lacking({ leftOut }) {
+  if (!leftOut) return "";
+  const what = leftOut === 1 ? "1 character was" : `${leftOut} characters were`;
+  return ` ${what} left out: the model cannot read everything.`;
 }
 
 async function compare() {

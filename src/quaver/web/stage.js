@@ -38,8 +38,9 @@ export class Stage extends EventTarget {
     this.#player.wake(rate);
     this.#pictures.clear();
     try {
-      const { rate, pieces } = await openSpeech(wish, key, signal);
+      const { rate, leftOut, pieces } = await openSpeech(wish, key, signal);
       take.rate = rate;
+      take.leftOut = leftOut;
       await this.#hear(take, pieces, signal, keep);
     } catch (error) {
       if (!signal.aborted) throw error;
