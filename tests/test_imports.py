@@ -43,7 +43,7 @@ ALLOWED = {
     },
     "comparing": {
         *("quantizing", "loading", "engine", "checkpoints", "nn", "quality", "bench", "audio"),
-        *("precision", "core"),
+        *("text", "precision", "core"),
     },
     "server": {"synthesizer", "loading", "bench", "audio", "text", "core"},
     "web": set(),  # pages, which speak HTTP

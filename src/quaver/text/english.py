@@ -7,20 +7,9 @@ import re
 from quaver.text.measures import CURRENCIES, MAGNITUDES, UNITS
 from quaver.text.numerals import cardinal, decimal, one_by_one, ordinal, year
 
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+MONTHS = (
+    "January February March April May June July August September October November December"
+).split()
 _MONTH_NAMES = {name: name for name in MONTHS} | {name[:3]: name for name in MONTHS} | {
     "Sept": "September"
 }  # fmt: skip
@@ -32,9 +21,7 @@ _SIGN = r"(?:(?<![\w.)\]])[-−+±~≈])?\s?"
 _DASH = r"\s?(?:[-–—]|\bto\b)\s?"
 _UNIT = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
 _CURRENCY = "|".join(sorted(map(re.escape, CURRENCIES), key=len, reverse=True))
-_SYMBOLS = "|".join(
-    re.escape(c) for c in sorted(CURRENCIES, key=len, reverse=True) if not c.isalpha()
-)
+_SYMBOLS = "|".join(re.escape(c) for c in sorted(CURRENCIES, key=len, reverse=True) if not c.isalpha())
 _SIZE = "|".join(sorted(MAGNITUDES, key=len, reverse=True))
 _SIGNS = {"-": "minus ", "−": "minus ", "+": "plus ", "±": "plus or minus ", "~": "about ",
           "≈": "about "}  # fmt: skip
@@ -162,13 +149,7 @@ def _time(m: re.Match[str]) -> str:
             spoken += f" {oh}{cardinal(str(int(second)))}"
     elif not half:
         whole = int(hour)
-        spoken = (
-            "midnight"
-            if whole in (0, 24)
-            else f"{spoken} o'clock"
-            if whole < 13
-            else f"{spoken} hundred"
-        )
+        spoken = "midnight" if whole in (0, 24) else f"{spoken} o'clock" if whole < 13 else f"{spoken} hundred"
     return f"{spoken} {half[0].upper()} M{_stop(m)}" if half else spoken
 
 
@@ -222,9 +203,7 @@ def _describes(m: re.Match[str]) -> bool:
     before = m.string[max(0, m.start() - 4) : m.start()]
     after = m.string[m.end() : m.end() + 16]
     article = re.search(r"(?:^|\W)an? $", before, re.IGNORECASE)
-    stop = (
-        r" (?!(?:for|per|in|and|or|to|on|of|more|less|off|at|from|each|is|a|an|the|with|by)\b)[a-z]"
-    )
+    stop = r" (?!(?:for|per|in|and|or|to|on|of|more|less|off|at|from|each|is|a|an|the|with|by)\b)[a-z]"
     return article is not None and re.match(stop, after) is not None
 
 
@@ -326,33 +305,21 @@ def _define_rules() -> None:
     _rule(r"(?<![\w.$€£-])\d{3}-\d{4}(?![\w-])", _phone)
     _rule(r"(?<![\w.$€£-])(?:\d{3}-\d{2}-\d{4}|\d{5}-\d{4})(?![\w-])", _phone)
     # dates and times
-    _rule(
-        r"(?<![\w.-])([12]\d{3})[-/.](\d{1,2})[-/.](\d{1,2})(?:T(?=\d))?(?![\d-])",
-        lambda m: _iso_date(m) + (" at " if m[0].endswith("T") else ""),
-    )
+    _rule(r"(?<![\w.-])([12]\d{3})[-/.](\d{1,2})[-/.](\d{1,2})(?:T(?=\d))?(?![\d-])",
+          lambda m: _iso_date(m) + (" at " if m[0].endswith("T") else ""))
     _rule(r"(?<![\w.])(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|(?<=/)\d{2})(?![\w-])", _numeric_date)
-    _rule(
-        rf"\b{_MONTH} (\d{{1,2}})(?:st|nd|rd|th)?(?:\s?[-–—]\s?(\d{{1,2}})(?:st|nd|rd|th)?)?"
-        r"(?:,? (\d{4}))?(?![\w:%]|[.,]\d)",
-        _month_day,
-    )
-    _rule(
-        rf"(?:\bthe )?(?<![\w.,$€£])(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (\d{{4}}))?(?!\w)",
-        _day_month,
-    )
+    _rule(rf"\b{_MONTH} (\d{{1,2}})(?:st|nd|rd|th)?(?:\s?[-–—]\s?(\d{{1,2}})(?:st|nd|rd|th)?)?"
+          r"(?:,? (\d{4}))?(?![\w:%]|[.,]\d)", _month_day)
+    _rule(rf"(?:\bthe )?(?<![\w.,$€£])(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (\d{{4}}))?(?!\w)", _day_month)
     _rule(rf"\b{_MONTH},? ([12]\d{{3}})(?!\w|[.,]\d)", _month_year)
     half = r"(?:\s?([AaPp])\.?\s?[Mm]\b\.?(?!\w))"
     _rule(rf"(?<![\w:.])(\d{{1,2}}):(\d{{2}})(?::(\d{{2}})(?:\.\d+)?)?{half}?(?!\d|:\d)", _time)
     _rule(rf"(?<![\w:.,$])(?:(\d{{1,2}})\s?[-–]\s?)?(\d{{1,2}}){half}", _hour)
-    _rule(
-        r"(?<![\w:.])(\d{1,3}):(\d{1,3})(?![\d:])",
-        lambda m: f"{cardinal(m[1])} to {cardinal(m[2])}",
-    )
+    _rule(r"(?<![\w:.])(\d{1,3}):(\d{1,3})(?![\d:])",
+          lambda m: f"{cardinal(m[1])} to {cardinal(m[2])}")
     # thousands written with spaces or apostrophes
-    _rule(
-        r"(?<![\w.,])([1-9]\d{0,2})((?:[ ']\d{3})++)(?![\w]|[.,]\d| \d)",
-        lambda m: m[1] + re.sub(r"\D", "", m[2]),
-    )
+    _rule(r"(?<![\w.,])([1-9]\d{0,2})((?:[ ']\d{3})++)(?![\w]|[.,]\d| \d)",
+          lambda m: m[1] + re.sub(r"\D", "", m[2]))
     _define_values()
 
 
@@ -360,53 +327,34 @@ def _define_values() -> None:
     _rule(r"(?:(?<!\w)['’])?(?<![\w.,$€£])(\d0|[12]\d{2}0)['’]?s\b(?!/)", _decade)
     amount = r"\d{1,3}(?:,\d{3})++(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d{1,2}|\d+,\d{2}(?!\d)|\d+(?:\.\d+)?|\.\d+"
     size = rf"(?:(?:\s(?:hundred|thousand|million|billion|trillion|mil|bil|bn|mn)|\s?(?:{_SIZE}))(?!\w))"
-    _rule(
-        rf"(?<![\w.])(?P<amount>{amount})(?P<size>{size})?\s?(?P<currency>{_CURRENCY})(?![\w\d])",
-        lambda m: _price_after_text(m),
-    )
-    _rule(
-        rf"(?P<sign>(?<![\w.)])[-−+~±])?(?P<currency>(?<![A-Za-z])(?:{_CURRENCY}))\s?(?P<minus>[-−])?"
-        rf"(?P<amount>{amount})(?:\s?[-–—]\s?(?:{_SYMBOLS})?(?P<last>{amount}))?"
-        rf"(?:\s?(?P<size>{_SIZE})(?!\w))?",
-        _signed_price,
-    )
-    _rule(
-        r"(?<![\w.])(\d+)\s?¢", lambda m: f"{cardinal(m[1])} {'cent' if m[1] == '1' else 'cents'}"
-    )
+    _rule(rf"(?<![\w.])(?P<amount>{amount})(?P<size>{size})?\s?(?P<currency>{_CURRENCY})(?![\w\d])",
+          lambda m: _price_after_text(m))
+    _rule(rf"(?P<sign>(?<![\w.)])[-−+~±])?(?P<currency>(?<![A-Za-z])(?:{_CURRENCY}))\s?(?P<minus>[-−])?"
+          rf"(?P<amount>{amount})(?:\s?[-–—]\s?(?:{_SYMBOLS})?(?P<last>{amount}))?"
+          rf"(?:\s?(?P<size>{_SIZE})(?!\w))?", _signed_price)
+    _rule(r"(?<![\w.])(\d+)\s?¢", lambda m: f"{cardinal(m[1])} {'cent' if m[1] == '1' else 'cents'}")
     _rule(rf"((?<![\w.)])[-−+±~≈])?(?<![\w.,])({_N})(?:{_DASH}({_N}))?\s?([%‰])", _percent)
     _rule(r"(?<![\w.])(\d{1,2})['′’] ?(\d{1,2})(?:\"|''|″)", _feet)
-    _rule(
-        rf"((?<![\w.)])[-−+±~≈]\s?)?(?<![\w.,])({_N})°?(?:{_DASH}[-−]?({_N}))?"
-        r"(?: (million|billion|thousand|trillion))?[\s-]?"
-        rf"({_UNIT})(?:([²³])|\^([23]))?(?:/([A-Za-zµ]{{1,5}}[²2]?))?(?![\w°])",
-        _measure_power,
-    )
-    _rule(
-        rf"(?<![\w.,])({_N})\s?(k|K|M|B|bn|mn|T)(?!\w|[-]\w)",
-        lambda m: f"{number(m[1])} {MAGNITUDES[m[2]]}",
-    )
+    _rule(rf"((?<![\w.)])[-−+±~≈]\s?)?(?<![\w.,])({_N})°?(?:{_DASH}[-−]?({_N}))?"
+          r"(?: (million|billion|thousand|trillion))?[\s-]?"
+          rf"({_UNIT})(?:([²³])|\^([23]))?(?:/([A-Za-zµ]{{1,5}}[²2]?))?(?![\w°])", _measure_power)
+    _rule(rf"(?<![\w.,])({_N})\s?(k|K|M|B|bn|mn|T)(?!\w|[-]\w)",
+          lambda m: f"{number(m[1])} {MAGNITUDES[m[2]]}")
     _rule(r"(?<![\w.,])(\d+)[xX×](?!\w)", lambda m: f"{cardinal(m[1])} times")
     _rule(r"(?<=\d)\s?[xX×]\s?(?=\d)(?=\d+(?:\.\d+)?(?![\d\s]*=))", " by ")
     _define_plain()
 
 
 def _define_plain() -> None:
-    _rule(
-        r"(?<!\w)['’](\d{2})(?!\w)",
-        lambda m: cardinal(str(int(m[1]))) if m[1][0] != "0" else f"oh {cardinal(m[1][1])}",
-    )
+    _rule(r"(?<!\w)['’](\d{2})(?!\w)", lambda m: cardinal(str(int(m[1]))) if m[1][0] != "0" else f"oh {cardinal(m[1][1])}")
     _rule(r"(?<![\w.,])(\d{1,15})(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1])))
     _rule(r"(?<![\w.])(\d{1,3}) (\d{1,2})/(\d{1,2})(?![\w/])", _mixed)
     _rule(r"(?<![\w./])(\d{1,4})/(\d{1,4})(?![\w/]|\.\d)", _slash)
     _rule(r"(?<![\w.])([vV]\.?\s?)?(\d{1,9}(?:\.\d{1,9}){2,5})(?![\w.])", _version)
     _rule(r"\b([vV])(\d{1,9}(?:\.\d{1,9})?)(?![\w.]\w)", _version)
     _rule(r"\b[Ee]-(?=\d)", "E ")
-    _rule(
-        r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?!\w)",
-        lambda m: (
-            f"{number(m[1])} times ten to the {'minus ' if m[2][0] == '-' else ''}{cardinal(str(abs(int(m[2]))))}"
-        ),
-    )
+    _rule(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?!\w)",
+          lambda m: f"{number(m[1])} times ten to the {'minus ' if m[2][0] == '-' else ''}{cardinal(str(abs(int(m[2]))))}")
     _rule(rf"(?<![\w.,/-])({_N})(?:\s?[–—]\s?|-| - )({_N})(?![\w/]|[-.,]\d)", _range)
     _rule(r"(?<![^\W_])#\s?(?=\d)", "number ")
     _rule(r"\b(?:[Nn]o|[Nn]os|№|NO)\.?\s?(?=\d)(?<=[.\s])", "number ")
@@ -414,26 +362,14 @@ def _define_plain() -> None:
     _rule(r"(?<![\w)\]])[-−](?=[\d.]*\d)", "minus ")
     _rule(r"(?<![\w)\]])\+(?=\d)", "plus ")
     _rule(r"(?<!\w)[~≈]\s?(?=\d)", "about ")
-    _rule(
-        r"(?<![\w)] )(?<![\w)])(<=|>=|[<>≤≥])\s?(?=\d)",
-        lambda m: {
-            "<": "less than ",
-            ">": "more than ",
-            "≤": "at most ",
-            "≥": "at least ",
-            "<=": "at most ",
-            ">=": "at least ",
-        }[m[1]],
-    )
+    _rule(r"(?<![\w)] )(?<![\w)])(<=|>=|[<>≤≥])\s?(?=\d)",
+          lambda m: {"<": "less than ", ">": "more than ", "≤": "at most ", "≥": "at least ",
+                     "<=": "at most ", ">=": "at least "}[m[1]])
     operators = "|".join(sorted(map(re.escape, _OPERATORS), key=len, reverse=True))
-    _rule(
-        rf"(?<=[\dA-Za-z)]) ?({operators}) ?(?=[\d(])(?<!\w[x/%-])(?<![A-Za-z][+*=<>])",
-        lambda m: f" {_OPERATORS[m[1]]} ",
-    )
-    _rule(
-        r"(?<=[\d)]) ?([+*×÷=≈≠<>≤≥→]|==|<=|>=|!=) ?(?=[\dA-Za-z(])",
-        lambda m: f" {_OPERATORS[m[1]]} ",
-    )
+    _rule(rf"(?<=[\dA-Za-z)]) ?({operators}) ?(?=[\d(])(?<!\w[x/%-])(?<![A-Za-z][+*=<>])",
+          lambda m: f" {_OPERATORS[m[1]]} ")
+    _rule(rf"(?<=[\d)]) ?([+*×÷=≈≠<>≤≥→]|==|<=|>=|!=) ?(?=[\dA-Za-z(])",
+          lambda m: f" {_OPERATORS[m[1]]} ")
     _rule(r"(?<=[A-Za-z])[-–]?(?=\d)|(?<=\d)(?=[A-Za-z])", " ")
     _rule(r"(?<=\d)[:](?=\d)", " ")
     _rule(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d])|\d+\.\d+|(?<![\w.])\.\d+|\d+", _bare)

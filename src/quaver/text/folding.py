@@ -104,7 +104,7 @@ def _is_picture(char: str) -> bool:
     """Whether this is an emoji, a dingbat, a box or the like, which have no sound."""
     code = ord(char)
     if code >= 0x1F000:
-        return code <= 0x1FBFF or (0xE000 <= code & 0xFFFF <= 0xF8FF and code >= 0xF0000)
+        return code <= 0x1FBFF or 0xE000 <= code & 0xFFFF <= 0xF8FF and code >= 0xF0000
     if code < 0x2000 or char in _SYMBOLS_READ:
         return False
     if 0xE000 <= code <= 0xF8FF or char in "\u20e3\u3030\u303d\u3297\u3299":
