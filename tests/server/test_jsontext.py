@@ -37,7 +37,7 @@ def test_characters_cut_in_two_are_joined(text, cuts):
     assert "".join(joiner.push(piece) for piece in pieces) == text
 
 
-@given(st.text(st.characters()), st.integers(0xD800, 0xDFFF), st.text(st.characters()))
+@given(st.text(), st.integers(0xD800, 0xDFFF), st.text())
 def test_any_lone_surrogate_is_spoken_without(before, half, after):
     body = json.dumps({"input": f"{before}x{chr(half)}x{after}"})
     assert parse(SpeechRequest, body).input == f"{before}xx{after}"

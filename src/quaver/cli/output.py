@@ -97,7 +97,9 @@ def _file_name(out: str, format: str | None) -> str:
         if out.startswith("~") and not path.parent.exists():
             path = path.expanduser()  # the shell leaves --out=~/a.wav as it is
         if path.is_dir():
-            example = path / f"quaver.{format or 'wav'}"
+            from quaver.audio.encode import ending_of
+
+            example = path / f"quaver.{ending_of(format or 'wav')}"
             raise InputError(f"--out {out} is a folder; name a file in it, such as {example}")
         path.exists()
     except (OSError, RuntimeError) as error:  # RuntimeError: nobody's home
