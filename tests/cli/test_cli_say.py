@@ -17,7 +17,7 @@ import torch
 from command import ENVIRONMENT, SHORT, command, files, quaver
 from needs import needs_linux, needs_posix
 from quaver.audio.decode import read
-from quaver.audio.encode import FORMATS, HEADERLESS
+from quaver.audio.encode import FORMATS, HEADERLESS, save
 from quaver.cli.main import run
 
 LONG = "This goes on and on, from one end of the page to the other. " * 20
@@ -220,7 +220,7 @@ def test_modes_of_normalization(
     [
         (["\u4f60\u597d"], "U+4F60 (CJK UNIFIED IDEOGRAPH-4F60)"),
         (["Hi \u2603.", "--strict"], "U+2603 (SNOWMAN)"),
-        (["Hi.", "--reference", "text", "--reference-text", "..."], "no letter or digit"),
+        (["Hi.", "--reference", "me.wav", "--reference-text", "..."], "no letter or digit"),
     ],
 )
 def test_text_that_cannot_be_read_is_told_before_weights_are_loaded(
@@ -231,7 +231,7 @@ def test_text_that_cannot_be_read_is_told_before_weights_are_loaded(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    material(here)
+    save(here / "me.wav", np.zeros(24000, np.float32), 24000)
     monkeypatch.setattr("quaver.loading.load", lambda **options: 1 / 0)
     assert run(["say", "--model", str(tiny_checkpoint), *arguments]) == 2
     check_told(capsys.readouterr().err, told)

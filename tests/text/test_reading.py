@@ -81,6 +81,8 @@ def test_a_segment_with_nothing_left_is_skipped():
         (SMALL, "Say \u4f60", "U+4F60 (CJK UNIFIED IDEOGRAPH-4F60)"),
         (RAW, "Hi \ud83d there", "U+D83D (half of a surrogate pair)"),
         (SMALL, "A \ue000", "U+E000 (private use)"),
+        (SMALL, "The \u2211 of it", "U+2211 (N-ARY SUMMATION)"),
+        (SMALL, "Five \u00a4", "U+00A4 (CURRENCY SIGN)"),
     ],
 )
 def test_what_is_left_out_is_counted_and_strictly_refused(model, text, name):
@@ -98,6 +100,8 @@ def test_what_is_left_out_is_counted_and_strictly_refused(model, text, name):
         "**bold** and *more*",
         "\u2022 One",
         "It\u02bcs 5 \u00a3",
+        "5 \u00d7 3 \u2264 16 \u2192 yes, \u221e",
+        "A \u251c\u2500 tree \u25a0",
         "Plain text, 3 of it.",
         "caf\u00e9",
     ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from quaver.core.errors import InputError, SilentTextError, UnreadableTextError
@@ -28,6 +29,8 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _FIRST_PICTURE = "\u2190"
 _SHAPES = ("\u2500", "\u25ff")  # lines and bullets: marks of a layout, not of a sentence
 _PICTURES = ("So", "Co", "Cn", "Cs")  # Unicode's categories
+_SIGNS = ("Sm", "Sc")  # of mathematics and money
+_CONTEXT = "Word {0} word, 5 {0} 5, {0}5, 5{0}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def read_text(
     settled = default_mode(family) if mode == AUTO else cast("Mode", mode)
     language = family.language(voice)
     plain = normalize(_SURROGATES.sub("", text), settled, language)
-    lost = _pictures_lost(text, plain, settled, language)
+    lost = _symbols_lost(text, plain, settled, language)
     segments = []
     for segment in iter_segments(plain, family.comfortable_chars):
         readable = family.readable(segment.text)
@@ -165,23 +168,33 @@ def _nothing_to_speak(text: str, left_out: LeftOut) -> InputError:
     )
 
 
-def _pictures_lost(text: str, plain: str, mode: Mode, language: str) -> list[str]:
-    """Return the emoji and other pictures of `text` that normalization left out, in order."""
+def _symbols_lost(text: str, plain: str, mode: Mode, language: str) -> list[str]:
+    """Return the emoji and other symbols of `text` that normalization left out, in order."""
     gone = {
         character
         for character in set(text) - set(plain)
-        if _is_picture(character) and not _spoken(character, mode, language)
+        if _is_symbol(character) and not _is_read(character, mode, language)
     }
     return [character for character in text if character in gone] if gone else []
 
 
-def _is_picture(character: str) -> bool:
+def _is_symbol(character: str) -> bool:
+    """Whether this stands for something to say, rather than for how text is laid out."""
+    category = unicodedata.category(character)
+    if category in _SIGNS:
+        return not character.isascii()
     if character < _FIRST_PICTURE or _SHAPES[0] <= character <= _SHAPES[1]:
         return False
-    return unicodedata.category(character) in _PICTURES
+    return category in _PICTURES
 
 
-def _spoken(character: str, mode: Mode, language: str) -> bool:
-    if _SURROGATES.match(character):
-        return False
-    return bool(normalize(character, mode, language).strip())
+@cache
+def _is_read(character: str, mode: Mode, language: str) -> bool:
+    """Whether normalization makes anything of a symbol; of a sign beside words or numbers."""
+    category = unicodedata.category(character)
+    if category not in _SIGNS:
+        return category == "So" and bool(normalize(character, mode, language).strip())
+    with_it, without = (
+        normalize(_CONTEXT.format(each), mode, language).split() for each in (character, " ")
+    )
+    return "".join(with_it) != "".join(without)

@@ -115,4 +115,5 @@ def _close_gaps(text: str) -> str:
     """Put a space where something was left out, but not before a stop, at an end or in a word."""
     text = re.sub(rf"(?<=\w){_HOLE}+(?=\w)", "", text).replace(_HOLE, _GAP)
     text = re.sub(rf"[{_GAP}\s]*{_GAP}[{_GAP}\s]*(?=[.,;:!?)]|$)", "", text)
-    return re.sub(rf"[{_GAP}\s]*{_GAP}[{_GAP}\s]*", " ", text).strip()
+    text = re.sub(rf"[{_GAP}\s]*{_GAP}[{_GAP}\s]*", " ", text)
+    return re.sub(r"\s{2,}", " ", text).strip()
