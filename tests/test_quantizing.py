@@ -25,7 +25,7 @@ from quaver.cli.main import run
 from quaver.core.errors import CheckpointError, InputError
 from quaver.engine.cache import KVCache, PrefillView
 from quaver.engine.keeping import keeping
-from quaver.families.orpheus.prompt import TAGS
+from quaver.families.orpheus.text import TAGS
 from quaver.families.orpheus.weights import normed
 from quaver.loading.orpheus import load_orpheus, stored_recipe
 from quaver.precision import Format, Role, find_recipe
