@@ -100,7 +100,7 @@ def test_a_result_that_cannot_be_written_is_told(tiny_checkpoint, tmp_path, caps
     short = ["bench", str(tiny_checkpoint), "--seconds", "0.1", "--repeats", "1"]
     assert run([*short, "--out", str(tmp_path / "file" / "a.json")]) == 2
     told = capsys.readouterr()
-    assert "cannot write" in told.err
+    assert "cannot be written" in told.err
     assert "tokens_per_s_per_stream" in told.out, "what was measured is not lost"
 
 

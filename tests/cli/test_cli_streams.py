@@ -222,7 +222,7 @@ NAMES = {
     "a long text file": (["say", "--file", LONG_NAME], "does not exist"),
     "a long model": (["say", "Hi.", "--model", LONG_NAME], "File name too long"),
     "a long recording": (["say", "Hi.", "--reference", LONG_NAME, "--reference-text", "x"], "not"),
-    "a text of nothing": (["say", "... -- !"], "has no letter and no digit"),
+    "a text of nothing": (["say", "... -- !"], "has no letter or digit"),
     "a text that is too long": (["say", "word " * 50_000], "at most 200,000"),
     "an option": (["say", "-x"], "No such option: -x; if that is the text, put -- before it"),
     "a long checkpoint": (["quantize", "nano", LONG_NAME, "--recipe", "int8"], "name too long"),
