@@ -3,7 +3,7 @@
 
 FULL: dict[str, list[tuple[str, str]]] = {
     "folding": [
-        ("caf\u00e9 \u2012 bar", "café - bar"),
+        ("caf\u00e9 \u2012 bar", "café, bar"),
         ("\uff21\uff22\uff23 caf\uff45", "A B C cafe"),
         ("\ufb01ne o\ufb03ce", "fine office"),
         ("\U0001d401\U0001d428\U0001d425\U0001d41d words", "Bold words"),

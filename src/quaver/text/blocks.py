@@ -48,6 +48,7 @@ class BlockReader:
         self._fence = ""
         self._table = False
         self._thought = False
+        self._last = False
         self._row: str | None = None  # it begins a table if the next line says so
 
     def push(self, text: str) -> str:
@@ -58,6 +59,7 @@ class BlockReader:
 
     def finish(self) -> str:
         """The rest; then the reader starts anew."""
+        self._last = True
         rest = self._end_line() if self._line or self._flowing else ""
         rest += self._release_row()
         self.__init__(self._gap)  # type: ignore[misc]
@@ -145,7 +147,7 @@ class BlockReader:
     def _end_prose(self) -> str:
         if self._dropped:
             return ""
-        if not (self._ends or _BOLD_LINE.fullmatch(self._line.strip())):
+        if not self._ends and (self._last or not _BOLD_LINE.fullmatch(self._line.strip())):
             return "\n"
         return _full_stop(self._line) + self._gap
 

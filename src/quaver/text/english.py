@@ -304,6 +304,10 @@ def _define_rules() -> None:
     _rule(r"(?<![\w.])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?!\w)", _phone)
     _rule(r"(?<![\w.$€£-])\d{3}-\d{4}(?![\w-])", _phone)
     _rule(r"(?<![\w.$€£-])(?:\d{3}-\d{2}-\d{4}|\d{5}-\d{4})(?![\w-])", _phone)
+    _rule(r"(?<=\d)/(month|mo|year|yr|day|week|wk|hour|hr|person|user|night|minute|kg|lb|g|unit)\b",
+          lambda m: f" per {_PER.get(m[1]) or UNITS.get(m[1], (m[1],))[0]}")
+    _rule(r"(?<=[\dAaPp][Mm])\s?[-–]\s?(?=\d)|(?<=:\d\d)\s?[-–]\s?(?=\d{1,2}:\d\d)", " to ")
+    _rule(r"(?<=\d)\s?-\s?(?=\d{1,15}\s?=)", " minus ")
     # dates and times
     _rule(r"(?<![\w.-])([12]\d{3})[-/.](\d{1,2})[-/.](\d{1,2})(?:T(?=\d))?(?![\d-])",
           lambda m: _iso_date(m) + (" at " if m[0].endswith("T") else ""))

@@ -18,6 +18,7 @@ _NARROW_SPACE = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
 _KEYCAP = re.compile("([0-9])\ufe0f?\u20e3[ \t]*")
 _KEYCAP_MARK = re.compile("[#*]\ufe0f?\u20e3")
 _SYMBOLS_READ = frozenset("°©®™℃℉№℅ℓ℔℞Ω℮℗℠℡ª¦")
+_BULLET = re.compile("^([ \t>]*)[●○■□◆◇►▶➢➤☐☑☒▪▫◦‣⁃]\ufe0f?(?=\\s)", re.MULTILINE)
 _EMOTICON = re.compile(
     r"(?<!\S)(?:[:;=][-'^o]?[)(\]\[DPpOo|/\\*3]+|[xX]D+|<3+|</3|\^[_.-]?\^|:'\(|T_T|¯\\_\(ツ\)_/¯"
     r"|:[a-z][a-z0-9_+-]{1,40}:)(?=[\s.,!?]|$)"
@@ -66,6 +67,7 @@ def fold(text: str) -> str:
 
     Digits, letters, accents and the usual typographic marks stay as they are.
     """
+    text = _BULLET.sub(r"\1•", text)
     text = _KEYCAP_MARK.sub("", _KEYCAP.sub(r"\1. ", text))
     text = _NARROW_SPACE.sub("", text)
     text = _JOINER.sub("", _INVISIBLE.sub("", text))

@@ -9,8 +9,11 @@ from __future__ import annotations
 import html
 import re
 
-_ENTITY = re.compile(r"&(?:amp;)*+(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
-_CITATION = re.compile(r"【[^【】]{0,60}†[^【】]{0,60}】|\[\^[^\[\]\s]{1,40}\]|(?<=\S)\[\d{1,3}\]|\s?\[\d{1,3}\](?=[.,;\s]|$)")
+_NAME = r"(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});"
+_ENTITY = re.compile(rf"&(?:amp;)++(?:{_NAME})?|&{_NAME}")
+_CITATION = re.compile(r"【[^【】]{0,60}†[^【】]{0,60}】|\[\^[^\[\]\s]{1,40}\]"
+    r"|\s?(?:\[\d{1,3}\])++(?=[.,;:!?)\s]|$)|(?<=\S)\[\d{1,3}\]"
+)
 _ADDRESS = r"\((?:[^()\s]|\([^()\s]*+\))*+(?:\s++(?:\"[^\"\n]{0,300}\"|'[^'\n]{0,300}'))?\s*+\)"
 _IMAGE = re.compile(rf"!\[([^\[\]]{{0,500}})\](?:{_ADDRESS}|\[[^\[\]\n]{{0,200}}\])")
 _LINK = re.compile(
@@ -55,8 +58,8 @@ def unescape_entities(text: str) -> str:
     return _ENTITY.sub(lambda m: html.unescape("&" + m[0][1:].replace("amp;", "")), text)
 
 
-def strip_inline(text: str, *, words: bool) -> str:
-    """`text` without inline marks; with `words` also those marks that some models can read."""
+def strip_inline(text: str) -> str:
+    """`text` without inline marks; underscores inside of words stay."""
     for start, end in _SILENT:
         text = _without(text, start, end)
     text = _CITATION.sub("", text) if "[" in text or "【" in text else text
@@ -67,7 +70,7 @@ def strip_inline(text: str, *, words: bool) -> str:
     text = _CODE.sub(lambda m: _HUMP.sub(" ", m[2]), text)
     if "$" in text or "\\" in text:
         text = _plain_math(text)
-    text = _EMPHASIS.sub(lambda m: _emphasis(m, words), text)
+    text = _EMPHASIS.sub(_emphasis, text)
     return _MIDDLE_BULLET.sub(", ", _PIPES.sub(_pipe, text))
 
 
@@ -118,13 +121,13 @@ def _command(match: re.Match[str]) -> str:
     return f" {_COMMANDS.get(match[1], match[1])} "
 
 
-def _emphasis(match: re.Match[str], words: bool) -> str:
+def _emphasis(match: re.Match[str]) -> str:
     run, text = match[0], match.string
     before = text[match.start() - 1 : match.start()]
     after = text[match.end() : match.end() + 1]
     inside = before.isalnum() and after.isalnum()
     if run[0] == "_":
-        return (" " if words else run) if inside else ""
+        return run if inside else ""
     if run == "*" and _is_product(text, match.start(), match.end()):
         return run
     if run == "==":

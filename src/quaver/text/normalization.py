@@ -50,7 +50,7 @@ def normalize(text: str, mode: Mode = "full", language: str = "en") -> str:
 
 def _normalize(text: str, mode: Mode, language: str) -> str:
     text = tidy(fold(tidy(unescape_entities(text))))
-    text = strip_inline(read_blocks(text), words=mode == "full")
+    text = strip_inline(read_blocks(text))
     if mode == "full":
         text = _speak(tidy(text), language)
     text = _SPACE_BEFORE.sub("", text)

@@ -30,8 +30,9 @@ _PAGE = re.compile(r"\bp\.\s?(?=\d|(?:one|two|three|four|five|six|seven|eight|ni
 _SHORT = re.compile(r"(?<![\w/])(w/o|w/|b/c|n/a|N/A|a/c)(?!\w/)(\s?)")
 _SHORTS = {"w/o": "without", "w/": "with", "b/c": "because", "n/a": "not applicable",
            "a/c": "A C"}  # fmt: skip
-_DOTTED = re.compile(r"(?<![\w.])((?:[A-Za-z]\.\s?){1,6}[A-Za-z])\.?(?=\W|$)(?<!\s)")
-_HALF_DAY = re.compile(r"(?<=\w )([ap])\.?\s?m\b\.?(?=(\s*$|\s+[A-Z])?)", re.IGNORECASE)
+_DOTTED = re.compile(r"(?<![\w.])((?:(?:[A-Za-z]\.){1,6}|(?:[A-Z]\. ){1,6})[A-Z]|(?:[A-Za-z]\.){1,6}[a-z]|Ph\.D)\.?(?!\w)")
+_AMPERSAND = re.compile(r"\b([A-Z]{1,4})&([A-Z]{1,4})\b")
+_HALF_DAY = re.compile(r"(?<=[a-z] )([AaPp])(?:\.\s?[Mm]\b\.?|M\b)(?=(\s*$|\s+[A-Z])?)")
 _ACRONYMS = frozenset(
     "NASA NATO UNESCO UNICEF OPEC AIDS COVID SARS RADAR LASER SCUBA FIFA UEFA NAFTA DARPA ASCII"
     " JPEG GIF RAM ROM PIN SIM LAN WAN WIFI CAPTCHA REST SOAP CRUD YAML TOML JSON BASIC COBOL"
@@ -95,6 +96,7 @@ def read_words(text: str) -> str:
     """`text` with abbreviations, initialisms, Roman numerals and signs as words."""
     text = lower_capitals(text)
     text = _LATIN.sub(_latin, text)
+    text = _AMPERSAND.sub(lambda m: f"{' '.join(m[1])} and {' '.join(m[2])}", text)
     text = _PAGE.sub("page ", text)
     text = _STREET.sub(lambda m: "Street" + ("." if _ends(m) else ""), text)
     text = _SAINT.sub("Saint", text)
