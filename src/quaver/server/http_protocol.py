@@ -53,9 +53,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._size = 0  # bytes of the head's parts
         self._deadline: asyncio.TimerHandle | None = None
         self._ended = False  # nothing that still comes is read
-        if self.ws_protocol_class is not None:
-            left = partial(gate.leave, self)
-            self.ws_protocol_class = partial(self.ws_protocol_class, left=left)  # type: ignore[assignment]
+        upgraded: Any = self.ws_protocol_class  # uvicorn calls it; it need not be a class
+        self.ws_protocol_class = upgraded and partial(upgraded, left=partial(gate.leave, self))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
