@@ -53,8 +53,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._size = 0  # bytes of the head's parts
         self._deadline: asyncio.TimerHandle | None = None
         self._ended = False  # nothing that still comes is read
-        upgraded: Any = self.ws_protocol_class  # uvicorn calls it; it need not be a class
-        self.ws_protocol_class = upgraded and partial(upgraded, left=partial(gate.leave, self))
+        upgraded: Any = self.ws_protocol_class  # uvicorn calls it, so it need not be a class
+        upgraded = upgraded and partial(upgraded, left=partial(gate.leave, self))
+        self.ws_protocol_class = upgraded
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
