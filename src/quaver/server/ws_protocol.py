@@ -152,6 +152,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if ended or self.transport.is_closing():
             raise ClientDisconnected
         await super().send(message)
+        if self.close_sent and self.initial_response is not None:
+            self.handshake_complete = True  # it was refused, which is no fault to log
 
     async def run_asgi(self) -> None:
         try:
