@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from quaver.bench.machine import write_result
 from quaver.core.errors import InputError, QuaverError
-from quaver.loading.parts import find_device, load_codec, use_fitting_threads
+from quaver.loading.parts import find_device, load_codec
 from quaver.quality.metrics.speaker import SpeakerClassifier
 from quaver.quality.metrics.wer import WordErrorRate
 from quaver.quality.panel import PLAIN_SENTENCES
@@ -87,7 +87,6 @@ def quaver_synthesizer(model: str, recipe: str | None = None) -> Synthesizer:
     import quaver
 
     synthesizer = quaver.load(model, recipe)
-    use_fitting_threads(synthesizer.info()["parameters"])
 
     def speak(text: str, voice: str, seed: int) -> Spoken:
         audio = synthesizer.generate(text, voice=voice, seed=seed)

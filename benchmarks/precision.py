@@ -32,7 +32,7 @@ from quaver.checkpoints.source import resolve
 from quaver.engine.cache import KVCache, PrefillView
 from quaver.engine.keeping import keeping
 from quaver.loading.orpheus import load_orpheus, stored_recipe
-from quaver.loading.parts import find_device, use_fitting_threads
+from quaver.loading.parts import find_device
 from quaver.precision import Recipe, Role, find_recipe
 from quaver.quality.metrics.agreement import Agreement, agreement
 from quaver.quality.panel import PLAIN_SENTENCES
@@ -183,7 +183,6 @@ def main() -> int:
     device, folder = find_device(wanted.device), resolve(wanted.model).path
     fp32 = find_recipe("fp32")
     model = load_orpheus(folder, "", fp32, device)
-    use_fitting_threads(model.parameter_count)
     spoken = speak(model, folder, PLAIN_SENTENCES[-wanted.texts :], wanted.seed, device)
     reference = forced_logits(folder, fp32, spoken, device)
     print(f"{sum(each.codes for each in spoken)} codes in {len(spoken)} texts", file=sys.stderr)

@@ -21,7 +21,7 @@ import torch
 
 import quaver
 from quaver.bench.machine import write_result
-from quaver.loading.parts import find_device, use_fitting_threads
+from quaver.loading.parts import find_device
 from quaver.synthesizer import SpeechSynthesizer
 
 TEXT = "The train was late, so we walked along the river and talked about the summer."
@@ -55,7 +55,6 @@ def measure(voice: SpeechSynthesizer, seed: int) -> dict[str, float]:
 
 def run(model: str, recipes: list[str], device: torch.device, rounds: int) -> list[dict[str, Any]]:
     voices = {recipe: quaver.load(model, recipe, str(device)) for recipe in recipes}
-    use_fitting_threads(next(iter(voices.values())).info()["parameters"])
     rate = bandwidth(device)
     found: dict[str, list[dict[str, float]]] = {recipe: [] for recipe in recipes}
     for turn in range(rounds + 1):  # the first warms up

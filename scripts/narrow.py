@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from quaver.loading import Loaded, open_model
 from quaver.nn.mlp import GatedMLP
-from quaver.quant.texts import CALIBRATION_TEXTS
+from quaver.quant.texts import DEFAULT_SAMPLES, calibration_texts
 from quaver.quantizing.speech import Spoken, speak
 
 DAMPING = 1e-4  # of the mean square of a unit, against units that never move
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
     loaded = open_model(wanted.model, "fp32", "cpu", slots=1)
-    texts = list(CALIBRATION_TEXTS)
+    texts = calibration_texts()[:DEFAULT_SAMPLES]
     said = speak(loaded.model, loaded.folder, texts, wanted.seed, loaded.device)
     narrowed: dict[str, Tensor] = {}
     for number, layer in enumerate(loaded.model.backbone.layers):

@@ -32,7 +32,7 @@ def quaver(
         input=stdin,
         capture_output=True,
         env=ENVIRONMENT,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

@@ -1,7 +1,12 @@
 """A small Llama of transformers with Orpheus's section: what quantised checkpoints are made of."""
 
+from __future__ import annotations
+
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+
+from late import Late
+
+transformers = Late("transformers")
 
 TEXT, BOOK, CONTROL = 40, 32, 10
 VOCABULARY = TEXT + CONTROL + 7 * BOOK
@@ -15,10 +20,10 @@ CPU = torch.device("cpu")
 TOKENS = torch.arange(3, 60)[None]
 
 
-def llama(hidden_size: int = 256, tied: bool = False) -> LlamaForCausalLM:
+def llama(hidden_size: int = 256, tied: bool = False) -> transformers.LlamaForCausalLM:
     """fp32, with weights that bf16 can hold, so that what stays dense is the same everywhere."""
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=hidden_size,
         intermediate_size=384,
@@ -30,7 +35,7 @@ def llama(hidden_size: int = 256, tied: bool = False) -> LlamaForCausalLM:
         tie_word_embeddings=tied,
         orpheus=SECTION,
     )
-    model = LlamaForCausalLM(config).eval()
+    model = transformers.LlamaForCausalLM(config).eval()
     for parameter in model.parameters():
         values = torch.randn_like(parameter) * parameter.shape[-1] ** -0.5
         parameter.data = (values if parameter.dim() == 2 else 1 + values).bfloat16().float()

@@ -1,6 +1,7 @@
 """An engine process that does what the text says: the real worker, with a synthesizer that is none.
 
 `python scripted.py SOCKET PLACE`. A text's first word is a command, its second how many chunks.
+A model's name may end in its sample rate: `scripted@22050`.
 """
 
 from __future__ import annotations
@@ -9,37 +10,46 @@ import json
 import os
 import signal
 import socket
+import string
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from quaver.core.errors import InputError
 from quaver.core.types import AudioChunk, FinishReason, StreamStats
+from quaver.families.orpheus.text import OrpheusText
 from quaver.server.wire import Kind, Place, pack
 from quaver.server.worker import Worker
+from quaver.text.reading import default_mode, read_text
 
 RATE, FRAME = 24000, 2048
 STEP_SECONDS = 0.004
 BURST = 40  # chunks a step
 VOICES = ["ada", "ben", "cid"]
+ALPHABET = string.ascii_letters + string.digits + " .,?!'\"-:;()%$&"  # as small models have
+FAMILY = OrpheusText(
+    SimpleNamespace(alphabet=ALPHABET, voices=VOICES, language=None, comfortable_chars=100)
+)
 UNLOADABLE, DEAD = "unloadable", "dead"  # models
 
 
-def tone(seed: int, number: int) -> np.ndarray:
+def tone(seed: int, number: int, rate: int = RATE) -> np.ndarray:
     """One chunk, which tells its stream and its place."""
     start = number * FRAME
     hertz = 200 + seed % 100
-    phase = 2 * np.pi * hertz * np.arange(start, start + FRAME) / RATE
+    phase = 2 * np.pi * hertz * np.arange(start, start + FRAME) / rate
     return (0.5 * np.sin(phase)).astype(np.float32)
 
 
 class Stream:
     """So many chunks, one a step while it has a slot."""
 
-    def __init__(self, text: str, seed: int) -> None:
+    def __init__(self, text: str, seed: int, rate: int) -> None:
+        self.rate = rate
         command, _, rest = text.partition(" ")
         self.command = command.rstrip(".").lower()
         number = rest.split(" ")[0].rstrip(".")
@@ -56,10 +66,10 @@ class Stream:
                 os._exit(1)
         if self.sent < self.made:
             self.sent += 1
-            self.stats.audio_seconds += FRAME / RATE
+            self.stats.audio_seconds += FRAME / self.rate
             self.stats.frames += 1
             self.stats.tokens += 7
-            return AudioChunk(tone(self.stats.seed, self.sent - 1), RATE)
+            return AudioChunk(tone(self.stats.seed, self.sent - 1, self.rate), self.rate)
         if self.command not in ("forever", "fail", "die") and self.made == self.wanted:
             self.ended = True
             self.stats.finish_reasons.append(FinishReason.STOP)
@@ -72,16 +82,29 @@ class Stream:
 class Synthesizer:
     """Runs the first `slots` streams that have not ended."""
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    def __init__(self, slots: int, rate: int = RATE) -> None:
+        self._slots, self._rate = slots, rate
         self._streams: list[Stream] = []
 
     def stream(
-        self, text: str, *, seed: int, rank: Callable[[StreamStats], float], **_: Any
+        self,
+        text: str,
+        *,
+        seed: int,
+        rank: Callable[[StreamStats], float],
+        normalize: str,
+        strict: bool,
+        **_: Any,
     ) -> Stream:
+        """Text is read as any model reads it; commands are in the text as it was sent."""
         if text.startswith("refuse"):
             raise InputError("the text cannot be read")
-        stream = Stream(text, seed)
+        reading = read_text(text, FAMILY, None, normalize, strict)
+        if text.startswith("repeat"):  # what would be spoken
+            raise InputError(reading.text)
+        stream = Stream(text, seed, self._rate)
+        stream.stats.characters_left_out = reading.left_out.count
+        stream.stats.left_out = reading.left_out.names
         rank(stream.stats)
         self._streams.append(stream)
         return stream
@@ -117,14 +140,16 @@ def main() -> None:
     if place.model == DEAD:
         raise SystemExit(3)
     slots = place.slots or 2
+    rate = int(place.model.partition("@")[2] or RATE)
     facts = {
         "model": place.model,
         "recipe": place.recipe or "fp32",
         "family": "scripted",
         "voices": VOICES,
         "tags": ["laugh"],
-        "comfortable_chars": 100,
-        "sample_rate": RATE,
+        "comfortable_chars": FAMILY.comfortable_chars,
+        "normalize": default_mode(FAMILY),
+        "sample_rate": rate,
         "slots": slots,
         "device": "cpu",
         "parameters": 1,
@@ -133,7 +158,7 @@ def main() -> None:
         "notes": [],
     }
     line.sendall(pack(Kind.READY, payload=facts))
-    Worker(Synthesizer(slots), line, False, lambda: None).run()
+    Worker(Synthesizer(slots, rate), line, False, lambda: None).run()
 
 
 if __name__ == "__main__":

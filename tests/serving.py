@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from command import ENVIRONMENT, command
 
 SCRIPTED = Path(__file__).with_name("serve_scripted.py")
-PATIENCE = 30.0  # seconds, after which something hangs
+PATIENCE = 240.0  # seconds, on a machine that is busy; after that something hangs
 
 
 class Server:
@@ -48,7 +48,7 @@ class Server:
     def wait_ready(self) -> None:
         until(lambda: self.port or self.process.poll() is not None)
         assert self.port, self.log
-        until(self._ready_or_dead, 120)
+        until(self._ready_or_dead)
         assert self.process.poll() is None, self.log
 
     def _ready_or_dead(self) -> bool:
@@ -92,12 +92,21 @@ class Server:
             "POST", "/v1/audio/speech", body, {"Content-Type": "application/json"} | headers
         )
 
-    @contextmanager
-    def speaking(self, text: str, **fields: Any) -> Iterator[http.client.HTTPResponse]:
+    def speaking(
+        self, text: str, **fields: Any
+    ) -> AbstractContextManager[http.client.HTTPResponse]:
         """A response whose body is still to be read; leaving the block hangs up."""
+        return self.speaking_with({}, text, **fields)
+
+    @contextmanager
+    def speaking_with(
+        self, headers: dict[str, str], text: str, **fields: Any
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The same, with more headers."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         body = json.dumps({"input": text, "response_format": "pcm"} | fields)
-        connection.request("POST", "/v1/audio/speech", body, {"Content-Type": "application/json"})
+        kind = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/audio/speech", body, kind | headers)
         response = connection.getresponse()
         try:
             yield response

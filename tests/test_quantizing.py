@@ -1,35 +1,46 @@
 """`quantize` from a folder to a folder: what it makes, who can read it, and what it refuses."""
 
+from __future__ import annotations
+
 import errno
+import inspect
 import json
-import signal
 import subprocess
 import sys
-import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
 
 import quaver
+from command import ENVIRONMENT
+from late import Late
 from llama import CPU, TOKENS, llama
+from needs import needs_posix
 from quaver.checkpoints import write
 from quaver.checkpoints.source import resolve
+from quaver.cli.main import run
 from quaver.core.errors import CheckpointError, InputError
+from quaver.engine.cache import KVCache, PrefillView
+from quaver.engine.keeping import keeping
+from quaver.families.orpheus.text import TAGS
 from quaver.families.orpheus.weights import normed
 from quaver.loading.orpheus import load_orpheus, stored_recipe
 from quaver.precision import Format, Role, find_recipe
-from quaver.quality.panel import PLAIN_SENTENCES
+from quaver.quality.panel import PLAIN_SENTENCES, TAGGED_SENTENCES
 from quaver.quant.apply import LAYERS, dequantise
 from quaver.quant.calibration import calibrate
 from quaver.quant.gptq import gptq
 from quaver.quant.int4 import Int4Linear
 from quaver.quant.layer import QuantisedLinear
 from quaver.quant.smooth import smoothing
-from quaver.quant.texts import CALIBRATION_TEXTS
+from quaver.quant.texts import DEFAULT_SAMPLES, calibration_texts, without_tags
 from quaver.quantizing import quantize
+from quaver.quantizing.speech import MAX_CHARS, MAX_TEXTS, read_texts, speak
+
+transformers = Late("transformers")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +82,7 @@ def test_what_is_written_is_what_loading_makes(recipe, original, tmp_path):
 )
 def test_transformers_reads_the_same_weights(recipe, original, tmp_path):
     out = make(original, tmp_path / "out", recipe)
-    reference = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    reference = transformers.LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     ours = load_orpheus(out, "made", find_recipe("fp32"), CPU)
     with torch.inference_mode():
         reference(TOKENS)  # the first pass unpacks its weights
@@ -113,7 +124,9 @@ def test_a_layer_that_rounding_would_spoil_stays_dense(original, tmp_path):
     assert report.recipe == "int8,backbone.layers.1.attention.qkv=bf16"
     made = load_orpheus(tmp_path / "out", "made", stored_recipe(tmp_path / "out"), CPU)
     assert not isinstance(made.backbone.layers[1].attention.qkv, QuantisedLinear)
-    reference = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    reference = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path / "out", dtype=torch.float32
+    ).eval()
     with torch.inference_mode():
         found = load_orpheus(tmp_path / "out", "made", find_recipe("fp32"), CPU)(TOKENS)
         torch.testing.assert_close(found, reference(TOKENS).logits, rtol=1e-3, atol=1e-3)
@@ -128,7 +141,9 @@ def test_the_head_too(tied, tmp_path):
     assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
     made = load_orpheus(tmp_path / "out", "made", stored_recipe(tmp_path / "out"), CPU)
     assert made.head.format is Format.INT8
-    reference = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    reference = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path / "out", dtype=torch.float32
+    ).eval()
     with torch.inference_mode():
         found = load_orpheus(tmp_path / "out", "made", find_recipe("fp32"), CPU)(TOKENS)
         torch.testing.assert_close(found, reference(TOKENS).logits, rtol=1e-3, atol=1e-3)
@@ -245,27 +260,26 @@ def test_a_full_disk_leaves_nothing(original, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@needs_posix
 def test_a_kill_leaves_nothing_or_all(original, tmp_path):
-    """At ever later moments of a run, until one gets through."""
-    command = [sys.executable, "-m", "quaver", "quantize", str(original)]
-    whole = False
-    for attempt in range(40):
-        out = tmp_path / f"out{attempt}"
-        process = subprocess.Popen(
-            [*command, str(out), "--recipe", "fp8-block", "--device", "cpu"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(1.5 + 0.3 * attempt)
-        process.send_signal(signal.SIGKILL)
-        killed = process.wait() == -signal.SIGKILL
-        if out.exists():
-            load_orpheus(out, "made", stored_recipe(out), CPU)
-            whole = True
-        if not killed:
-            break
-    assert whole, "a run that was not killed makes its folder"
+    """Before each change of the disk, until a run makes no more changes than those before."""
+    script = Path(__file__).with_name("killed.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(original), str(tmp_path)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *killed, last = [int(line) for line in done.stdout.split()]
+    assert last == 0, done.stderr
+    assert len(killed) > 4, "a folder, a file of weights, two of JSON, a rename"
+    made = [(tmp_path / str(number)) for number in range(len(killed) + 1)]
+    whole = [folder for folder in made if folder.exists()]
+    assert made[-1] in whole
+    assert len(whole) < len(made)
+    for folder in whole:
+        load_orpheus(folder, "made", stored_recipe(folder), CPU)
 
 
 # Calibration: the bundled voice is small enough to be watched here.
@@ -298,22 +312,133 @@ def test_a_static_scale_is_the_largest_input_that_was_seen(watched):
     assert len({float(scale) for scale in scales}) > 1
 
 
-def test_an_fp8_cache_is_calibrated(tmp_path):
-    out = tmp_path / "out"
-    report = quantize("nano", out, "fp8", device="cpu", samples=2)
-    assert report.recipe == "fp8"
-    weights = load_file(out / "model.safetensors")
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory) -> Path:
+    """The bundled voice with an fp8 cache, calibrated."""
+    out = tmp_path_factory.mktemp("cached") / "out"
+    assert quantize("nano", out, "fp8", device="cpu", samples=2).recipe == "fp8"
+    return out
+
+
+def test_an_fp8_cache_is_calibrated(cached):
+    weights = load_file(cached / "model.safetensors")
     scales = {k: float(v) for k, v in weights.items() if k.endswith(("k_scale", "v_scale"))}
-    layers = json.loads((out / "config.json").read_text())["num_hidden_layers"]
+    layers = json.loads((cached / "config.json").read_text())["num_hidden_layers"]
     assert len(scales) == 2 * layers == len(set(scales.values()))
-    model = load_orpheus(out, "made", stored_recipe(out), CPU)
+    model = load_orpheus(cached, "made", stored_recipe(cached), CPU)
     assert model.kv_scales.flatten().tolist() == pytest.approx(list(scales.values())[: 2 * layers])
-    voice = quaver.load(out, device="cpu")
-    dense = quaver.load(out, "fp8,kv=bf16", "cpu")
+    voice = quaver.load(cached, device="cpu")
+    dense = quaver.load(cached, "fp8,kv=bf16", "cpu")
     assert voice.info()["cache_bytes"] * 2 == dense.info()["cache_bytes"]
     assert len(voice.generate("Hello there.", seed=1).samples)
-    reference = LlamaForCausalLM.from_pretrained(out)  # transformers knows them too
-    assert reference.model.layers[0].self_attn.k_scale is not None
+
+
+def with_scales(cached: Path, folder: Path, factor: float) -> Path:
+    """The same folder with all scales of its cache times `factor`."""
+    weights = load_file(cached / "model.safetensors")
+    for name in [n for n in weights if n.endswith(("k_scale", "v_scale"))]:
+        weights[name] = weights[name] * factor
+    return write_model(folder, cached, weights)
+
+
+def from_cache(folder: Path) -> torch.Tensor:
+    """Our logits of TOKENS in fp32, read through the cache as the folder keeps it."""
+    recipe = stored_recipe(folder)
+    model = load_orpheus(folder, "dense", find_recipe("fp32,kv=fp8"), CPU)
+    spec = model.cache_spec
+    kept = keeping(recipe.format(Role.KV), spec.layers, model.kv_scales)
+    cache = KVCache(spec, 1, TOKENS.shape[1], kept, CPU)
+    with torch.inference_mode():
+        return model(TOKENS, PrefillView(cache, 0, 0, TOKENS.shape[1]))
+
+
+def in_transformers(folder: Path, scaled: bool = True) -> torch.Tensor:
+    """The same by transformers, whose keys and values compressed-tensors rounds by the folder's
+    scheme and scales; or not at all."""
+    weights = load_file(folder / "model.safetensors")
+
+    class Rounded(transformers.DynamicCache):
+        def update(self, key_states, value_states, layer_idx, *arguments, **options):
+            if scaled:
+                name = f"model.layers.{layer_idx}.self_attn"
+                key_states = rounded(folder, key_states, weights[f"{name}.k_scale"])
+                value_states = rounded(folder, value_states, weights[f"{name}.v_scale"])
+            return super().update(key_states, value_states, layer_idx, *arguments, **options)
+
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        quantization_config=transformers.CompressedTensorsConfig(dequantize=True),
+    ).eval()
+    asked = inspect.signature(model.forward).parameters
+    name = "cache" if "cache" in asked else "past_key_values"
+    with torch.inference_mode():
+        return model(TOKENS, **{name: Rounded(config=model.config)}).logits
+
+
+def rounded(folder: Path, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Keys or values as compressed-tensors rounds them."""
+    from compressed_tensors.quantization import QuantizationConfig
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+
+    stored = json.loads((folder / "config.json").read_text())["quantization_config"]
+    scheme = QuantizationConfig.model_validate(stored).kv_cache_scheme
+    return fake_quantize(x, scale.float(), torch.zeros(1), scheme)
+
+
+def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found.double() - wanted).norm() / wanted.double().norm())
+
+
+def test_scales_of_a_cache_round_as_compressed_tensors_rounds(cached):
+    weights = load_file(cached / "model.safetensors")
+    model = load_orpheus(cached, "made", stored_recipe(cached), CPU)
+    layers = model.cache_spec.layers
+    kept = keeping(Format.FP8, layers, model.kv_scales)
+    for layer in range(layers):
+        for part, letter in enumerate("kv"):
+            scale = weights[f"model.layers.{layer}.self_attn.{letter}_scale"]
+            # up to twice what the scale holds, so that some are cut
+            x = torch.linspace(-2, 2, 4001).view(1, -1, 1) * 448 * scale.float()
+            elements, steps = kept.encode(x, layer, part)
+            found = kept.decode(elements, steps, layer, part).float()
+            wanted = rounded(cached, x, scale)
+            # products with a reciprocal may round a tie to the other side: a step of E4M3 at most
+            assert ((found - wanted).abs() <= 2**-3 * wanted.abs() + 1e-6 * scale).all()
+            assert ((found - wanted).abs() <= 2**-8 * wanted.abs()).float().mean() > 0.99
+            assert found.abs().max() == pytest.approx(448 * float(scale), rel=2**-8)
+
+
+def test_scales_of_a_cache_change_what_is_said_as_in_transformers(cached, tmp_path):
+    """Scales of a sixteenth cut most keys and values: whoever applies them says something else."""
+    plain = in_transformers(cached, scaled=False)
+    cut = with_scales(cached, tmp_path / "cut", 1 / 16)
+    wanted = in_transformers(cut)
+    assert distance(wanted, plain) > 0.5, "the comparison can fail"
+    assert distance(from_cache(cut), wanted) < 0.05
+    # as calibrated: the rest is steps of fp8 that round the other way
+    assert distance(from_cache(cached), in_transformers(cached)) < 0.06
+    assert distance(from_cache(cached), plain) < 0.15
+
+
+def test_transformers_applies_the_scales_of_a_cache(cached, tmp_path):
+    from compressed_tensors.quantization.lifecycle.initialize import is_cached_attention_module
+
+    folder = with_scales(cached, tmp_path / "cut", 1 / 16)
+    reference = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if not is_cached_attention_module(reference.model.layers[0].self_attn):
+        versions = [f"{name} {version(name)}" for name in ("transformers", "compressed-tensors")]
+        pytest.skip(
+            f"{versions[1]} does not find the attention of {versions[0]}, and keeps caches dense: "
+            "install other versions of the two"
+        )
+    for module in reference.modules():
+        if isinstance(module, torch.nn.Linear) and hasattr(module, "quantization_scheme"):
+            module.quantization_scheme.input_activations = None
+    with torch.inference_mode():
+        found = reference(TOKENS).logits
+    assert distance(found, in_transformers(folder)) < 0.05
+    assert distance(found, in_transformers(folder, scaled=False)) > 0.5
 
 
 def test_some_scales_of_a_cache_are_not_enough(original, tmp_path):
@@ -433,6 +558,17 @@ def test_statistics_are_those_of_the_inputs():
     assert not model.layer._forward_pre_hooks, "the model is left as it was"
 
 
+def test_what_is_spoken_for_calibration_is_read_as_any_text(tiny_checkpoint):
+    device = torch.device("cpu")
+    model = load_orpheus(tiny_checkpoint, "", find_recipe("fp32"), device)
+    texts = ["**Five** \U0001f389 & 5.", f"{'A long sentence. ' * 10}\n\n{'And more. ' * 15}"]
+    spoken = speak(model, tiny_checkpoint, texts, 0, device)
+    assert spoken[0].text == "Five and five."
+    assert len(spoken) == 3  # a long text is two segments
+    with pytest.raises(InputError, match="text 2: the text has no letter or digit to speak"):
+        speak(model, tiny_checkpoint, ["Hello.", "---"], 0, device)
+
+
 def test_a_file_of_texts_is_read(tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("One text.\n\nAnd another.\n")
@@ -444,9 +580,98 @@ def test_a_file_of_texts_is_read(tmp_path):
         quantize("nano", tmp_path / "none", "fp8-static", **options)
 
 
-def test_calibration_does_not_read_the_panel():
-    assert len(set(CALIBRATION_TEXTS)) == len(CALIBRATION_TEXTS) >= 20
-    assert not set(CALIBRATION_TEXTS) & set(PLAIN_SENTENCES)
+def test_calibration_texts_are_many_varied_and_not_the_panel():
+    texts = calibration_texts()
+    assert len(texts) == len(set(texts)) >= 512
+    assert not set(texts) & {*PLAIN_SENTENCES, *TAGGED_SENTENCES}
+    assert not any(panel in text for text in texts for panel in PLAIN_SENTENCES)
+    lengths = sorted(map(len, texts))
+    assert lengths[0] < 10 and lengths[-1] > 150 and lengths[-1] <= MAX_CHARS
+    for kind in ("?", "!", ";", ":", '"', "twenty", "Dr."):
+        assert sum(kind in text for text in texts[:512]) >= (1 if kind == "Dr." else 10), kind
+    for tag in TAGS:
+        assert sum(f"<{tag}>" in text for text in texts[:512]) >= 3, tag
+    assert not any("<" in text for text in texts[:DEFAULT_SAMPLES])
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("<gasp> Oh!", "Oh!"),
+        ("Well, <sigh> it is late.", "Well, it is late."),
+        ("Done. <laugh>", "Done."),
+        ("No tag: 3 < 4.", "No tag: 3 < 4."),
+    ],
+)
+def test_tags_are_left_out(text, plain):
+    assert without_tags(text) == plain
+
+
+def test_the_bundled_model_reads_every_calibration_text():
+    prompts = quaver.loading.open_model("nano", "int8", "cpu").prompts
+    assert not prompts.reads_tags
+    for text in calibration_texts():
+        assert prompts.prompt(without_tags(text), prompts.voices[0]).tokens
+
+
+@pytest.mark.parametrize(
+    ("lines", "count", "used", "asked", "note"),
+    [
+        (None, None, 24, 24, "calibrated on 24 texts of Quaver's own"),
+        (None, 512, 512, 512, "calibrated on 512 texts of Quaver's own"),
+        (None, 1000, 640, 1000, "calibrated on 640 texts, not 1000: Quaver's own has no more"),
+        (3, None, 3, 3, "calibrated on 3 texts of texts.txt"),
+        (3, 2, 2, 2, "calibrated on 2 texts of texts.txt"),
+        (3, 8, 3, 8, "calibrated on 3 texts, not 8: texts.txt has no more"),
+    ],
+)
+def test_the_number_of_texts_is_told(tmp_path, lines, count, used, asked, note):
+    file = None
+    if lines is not None:
+        file = tmp_path / "texts.txt"
+        file.write_text(
+            "\ufeff" + "\n\n".join(f"Text {i}." for i in range(lines)), encoding="utf-8"
+        )
+    found = read_texts(file, count)
+    assert (len(found.texts), found.asked, found.note) == (used, asked, note)
+    assert found.texts[0][0] != "\ufeff"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "as UTF-8 text"),
+        (b" \n\t\n", "has no text"),
+        (b"a\n" * (MAX_TEXTS + 1), "more than 1000 texts"),
+        (b"a" * (MAX_CHARS + 1), "a text of 401 characters or more"),
+        (b"a" * 10_000_000, "at most 400 are allowed"),
+    ],
+)
+def test_a_file_of_texts_is_bounded(tmp_path, content, message):
+    file = tmp_path / "texts.txt"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_texts(file, None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "told"),
+    [
+        ("fp8-static", ["--samples", "1"], "calibrated on 1 texts of Quaver's own"),
+        ("int8", ["--samples", "512"], "int8 is not calibrated"),
+    ],
+)
+def test_the_verb_tells_what_it_calibrated_on(
+    tiny_checkpoint, tmp_path, capsys, recipe, arguments, told
+):
+    command = ["quantize", str(tiny_checkpoint), str(tmp_path / "out"), "--recipe", recipe]
+    assert run([*command, "--device", "cpu", "--json", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert told in err
+    facts = json.loads(out)["calibration"]
+    record = json.loads((tmp_path / "out" / "quaver.json").read_text())["calibration"]
+    assert record == facts
+    assert (facts or {}).get("texts") == (1 if recipe == "fp8-static" else None)
 
 
 def test_norms_and_layers_are_paired():

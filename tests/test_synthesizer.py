@@ -242,8 +242,11 @@ def test_a_stream_that_is_never_read_holds_nothing(voice):
         ({"temperature": float("nan")}, InputError, "temperature is nan"),
         ({"top_p": 0.0}, InputError, "top_p is 0.0"),
         ({"warmth": 1.0}, ConfigError, "unknown sampling parameters .'warmth'"),
-        ({"text": "Hello \u4e2d"}, InputError, "does not know: \u4e2d"),
-        ({"text": LONG + " \u4e2d"}, InputError, "does not know: \u4e2d"),
+        ({"text": "Hello \u4e2d", "strict": True}, InputError, r"U\+4E2D \(CJK UNIFIED"),
+        ({"text": LONG + " \u4e2d", "strict": True}, InputError, r"U\+4E2D \(CJK UNIFIED"),
+        ({"text": "\u4e2d"}, InputError, r"no letter or digit to speak: .*U\+4E2D \(CJK"),
+        ({"text": "..."}, InputError, "no letter or digit to speak: '...'"),
+        ({"normalize": "most"}, InputError, "normalize is 'most'; allowed are auto, full, light"),
         ({"reference": "some.wav"}, InputError, "needs both"),
         ({"reference_text": "Hello."}, InputError, "needs both"),
     ],
@@ -256,9 +259,74 @@ def test_bad_arguments_are_refused_before_any_work(voice, arguments, error, mess
     assert work_done(voice) == before
 
 
+# Text as chat models write it, what is spoken of it, and how much is left out.
+READ = [
+    ("Plain words.", ["Plain words."], 0),
+    ("**Bold** and `code` here.", ["Bold and code here."], 0),
+    ("Great job! \U0001f389", ["Great job!"], 1),
+    ("Hel\u200dlo\u200e the\u202cre\u061c you\ufe0f.", ["Hello there you."], 0),
+    ("A well\u2011known fact.", ["A well-known fact."], 0),
+    ("A well\u2010known fact.", ["A well-known fact."], 0),
+    ("It\u02bcs \u00a35.", ["It's five pounds."], 0),
+    ("It costs $5.99 today.", ["It costs five dollars and ninety-nine cents today."], 0),
+    ("Take 50% off.", ["Take fifty percent off."], 0),
+    ("\u2022 One thing", ["One thing."], 0),
+    ("Caf\u00e9 \u0141\u00f3d\u017a", ["Cafe Lodz"], 0),
+    ("Say \u4f60\u597d to her.", ["Say to her."], 2),
+    ("One.\n\n\u4f60\u597d\n\nTwo.", ["One.", "Two."], 2),
+    ("Hi \ud83d there", ["Hi there"], 1),
+]
+
+
+@pytest.fixture
+def spoken(voice, monkeypatch) -> list[str]:
+    """Every text that becomes a prompt, references' too."""
+    texts: list[str] = []
+    prompt = voice._family.prompt
+
+    def noted(text, speaker, reference):
+        texts.extend([text] if reference is None else [reference.text, text])
+        return prompt(text, speaker, reference)
+
+    monkeypatch.setattr(voice._family, "prompt", noted)
+    return texts
+
+
+@pytest.mark.parametrize(("text", "segments", "left_out"), READ)
+def test_written_text_is_spoken_as_words(voice, spoken, text, segments, left_out):
+    with voice.stream(text, seed=1) as stream:
+        assert stream.stats.characters_left_out == left_out
+        assert len(stream.stats.left_out) == left_out  # here each is another
+    assert " ".join(spoken).split() == " ".join(segments).split()
+    if left_out:
+        with pytest.raises(InputError, match=r"cannot read U\+"):
+            voice.stream(text, seed=1, strict=True)
+    else:
+        voice.stream(text, seed=1, strict=True).close()
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("auto", "five dollars"), ("full", "five dollars"), ("light", "$5"), ("off", "$5")],
+)
+def test_modes(voice, spoken, mode, expected):
+    assert voice.info()["normalize"] == "full"  # its alphabet is declared
+    voice.stream("It costs $5 today.", seed=1, normalize=mode).close()
+    assert spoken == [f"It costs {expected} today."]
+
+
+def test_what_a_reference_says_is_read_in_the_same_way(voice, spoken, recording):
+    options = {"reference": recording, "seed": 1}
+    with voice.stream("Hi.", reference_text="**Five** \u2764 & 5.", **options) as stream:
+        assert stream.stats.characters_left_out == 1
+    assert spoken == ["Five and five.", "Hi."]
+    for text, more in (("...", {}), ("Hi \u2764", {"strict": True})):
+        with pytest.raises(InputError, match="what the reference says cannot be read: "):
+            voice.stream("Hi.", reference_text=text, **options, **more)
+
+
 @pytest.fixture
 def recording(tmp_path) -> Path:
-    pytest.importorskip("av", reason="PyAV, which reads recordings, is not installed")
     time = np.arange(24000) / 24000
     return save(tmp_path / "voice.wav", (0.3 * np.sin(1400 * time)).astype(np.float32), 24000)
 
@@ -274,7 +342,6 @@ def test_a_reference_takes_the_place_of_the_voice(voice, recording):
 
 
 def test_a_reference_too_long_for_the_cache_is_refused_before_any_work(voice, tmp_path):
-    pytest.importorskip("av", reason="PyAV, which reads recordings, is not installed")
     long = save(tmp_path / "long.wav", np.zeros(20 * 24000, np.float32), 24000)
     with pytest.raises(InputError, match="shorten the text or the reference"):
         voice.stream(TEXT, reference=long, reference_text="Silence.")

@@ -17,19 +17,25 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from quaver.audio.decode import read
+from quaver.audio.decode import MAX_REFERENCE_SECONDS, read
 from quaver.audio.join import SeamJoiner
 from quaver.audio.levels import first_audible
 from quaver.core.errors import InputError
 from quaver.core.protocols import Codec, Reference, SpeechFamily
-from quaver.core.types import Audio, AudioChunk, FinishReason, SamplingParams, StreamStats
+from quaver.core.types import (
+    MAX_CHARS,
+    Audio,
+    AudioChunk,
+    FinishReason,
+    SamplingParams,
+    StreamStats,
+)
 from quaver.engine.engine import Engine, Job
 from quaver.engine.guards import SilenceGuard
-from quaver.text.segments import split_text
+from quaver.engine.threads import cpu_threads
+from quaver.text.reading import AUTO, LeftOut, default_mode, read_text
 from quaver.voicing import Voice, Voices, first_group
 
-MAX_CHARS = 200_000  # about four hours of speech
-MAX_REFERENCE_SECONDS = 30.0
 SEEDS = 2**63
 NO_VOICE = "none"
 
@@ -114,21 +120,26 @@ class SpeechSynthesizer:
         sampling: SamplingParams,
         facts: dict[str, Any],
         graphs: bool = False,
+        codec_threads: int | None = None,
     ) -> None:
-        """`graphs` records what the codec does on a GPU."""
+        """`graphs` records what the codec does on a GPU. `codec_threads`: as for `Voices`."""
         self._family, self._engine, self._codec = family, engine, codec
-        self._voices = Voices(engine, codec, graphs)
+        self._voices = Voices(engine, codec, graphs, codec_threads)
+        self._codec_threads = codec_threads
         self._sampling, self._facts = sampling, facts
 
     def info(self) -> dict[str, Any]:
-        """What is loaded: family, voices, sample rate, recipe, parameters, bytes."""
+        """What is loaded: family, voices, sample rate, recipe, parameters, bytes. `threads` is how
+        many CPU threads the next step gets; the first steps measure it."""
         return {
             "family": self._family.name,
             "voices": list(self._family.voices),
             "tags": list(self._family.tags),
             "comfortable_chars": self._family.comfortable_chars,
+            "normalize": default_mode(self._family),
             "sample_rate": self._codec.sample_rate,
             "slots": self._engine.slots,
+            "threads": self._engine.threads.number,
             **self._facts,
         }
 
@@ -163,6 +174,8 @@ class SpeechSynthesizer:
         codec_noise: bool = True,
         max_seconds: float | None = None,
         rank: Callable[[StreamStats], float] | None = None,
+        normalize: str = AUTO,
+        strict: bool = False,
         **sampling: float | None,
     ) -> SpeechStream:
         """Speak `text`. Bad arguments raise InputError here, before anything is made.
@@ -179,6 +192,13 @@ class SpeechSynthesizer:
         max_seconds: cut each segment of the text off at so much sound.
         rank: asked as each segment is queued; of those that wait for a slot the lowest goes first.
             None is 0.
+        normalize: how text as people write it becomes words. "full" reads numbers, prices, dates,
+            Markdown, addresses and abbreviations as words; "light" takes out Markdown, emoji and
+            invisible characters; "off" changes nothing. "auto" is full for a model that declares
+            its alphabet and light for one that reads all of Unicode.
+        strict: refuse characters that the model cannot read, by code point. Otherwise they are left
+            out and counted in the stream's stats. Text without a letter or digit that the model can
+            read is always refused.
         sampling: fields of `SamplingParams` that replace the checkpoint's own.
         """
         started = time.monotonic()
@@ -188,9 +208,13 @@ class SpeechSynthesizer:
             )
         if seed is not None and not 0 <= seed < SEEDS:
             raise InputError(f"the seed is {seed}; allowed is 0 to 2^63 - 1")
-        cloned = self._reference(reference, reference_text)
+        cloning = reference is not None or reference_text is not None
+        name = None if cloning else self._name(voice)
+        # text that cannot be read is refused before a recording is, and before any sound
+        reading = read_text(text, self._family, name, normalize, strict)
+        cloned, unheard = self._reference(reference, reference_text, normalize, strict)
         options = SpeechOptions(
-            voice=None if cloned else self._name(voice),
+            voice=name,
             seed=secrets.randbits(31) if seed is None else seed,
             sampling=self._sampling.override(sampling),
             reference=cloned,
@@ -200,12 +224,12 @@ class SpeechSynthesizer:
             max_frames=self._frames(max_seconds),
             rank=rank,
         )
-        stats = StreamStats(seed=options.seed)
-        # every prompt is made first: text that cannot be read is refused before any sound
-        segments = split_text(text, self._family.comfortable_chars)
-        if not segments:
-            raise InputError("the text is empty; give at least one word")
-        jobs = [(self._job(s.text, options, i), s.pause) for i, s in enumerate(segments)]
+        left_out = reading.left_out + unheard
+        stats = StreamStats(
+            seed=options.seed, characters_left_out=left_out.count, left_out=left_out.names
+        )
+        # every prompt is made first: what cannot be a prompt is refused before any sound
+        jobs = [(self._job(s.text, options, i), s.pause) for i, s in enumerate(reading.segments)]
         stats.busy_seconds = time.monotonic() - started
         chunks = self._speak(jobs, options, stats)
         next(chunks)  # it is queued, and from here on it gives back what it holds when it is closed
@@ -312,13 +336,22 @@ class SpeechSynthesizer:
             return next(iter(self._family.voices), None)
         return voice
 
-    def _reference(self, audio: str | Path | None, text: str | None) -> Reference | None:
+    def _reference(
+        self, audio: str | Path | None, text: str | None, normalize: str, strict: bool
+    ) -> tuple[Reference | None, LeftOut]:
+        """The voice to clone, and what was left out of the text it says."""
         if audio is None and text is None:
-            return None
+            return None, LeftOut()
         if audio is None or not (text and text.strip()):
             raise InputError("cloning needs both a reference recording and the text it says")
+        try:
+            reading = read_text(text, self._family, None, normalize, strict)
+        except InputError as error:
+            raise InputError(f"what the reference says cannot be read: {error}") from None
         samples = read(audio, self._codec.sample_rate, MAX_REFERENCE_SECONDS)
-        return Reference(self._codec.encode(samples), text)
+        with cpu_threads(self._codec_threads):
+            frames = self._codec.encode(samples)
+        return Reference(frames, reading.text), reading.left_out
 
 
 def _some(samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:

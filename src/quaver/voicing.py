@@ -21,6 +21,7 @@ from torch import Tensor
 
 from quaver.core.protocols import Codec, CodecStream, CodecStreams, Part
 from quaver.engine.engine import FEW, Engine, FrameStream, Job
+from quaver.engine.threads import cpu_threads
 
 # Frames decoded together. Three are the first that give sound that is final.
 RAMP = (3, 1, 1, 2, 4, 8)
@@ -203,8 +204,12 @@ class Voice:
 class Voices:
     """All that are spoken by one engine through one codec."""
 
-    def __init__(self, engine: Engine, codec: Codec, graphs: bool) -> None:
+    def __init__(
+        self, engine: Engine, codec: Codec, graphs: bool, codec_threads: int | None = None
+    ) -> None:
+        """`codec_threads`: CPU threads of the codec at most; None is what torch may use."""
         self._engine, self._pace, self._follows = engine, Pace(codec), graphs
+        self._codec_threads = codec_threads
         self._codec = codec.streams(engine.slots, graphs)
         self._codec.prepare(RAMP[0])
         self._open: list[Voice] = []
@@ -273,7 +278,8 @@ class Voices:
             self._waited = hold and not self._waited
             asked = [each for each in self._open if each.waits or not self._waited]
             due = [(each, part) for each in asked if (part := each.due(self._codec))]
-            decoded = self._codec.decode([part for _, part in due]) if due else []
+            with cpu_threads(self._codec_threads):
+                decoded = self._codec.decode([part for _, part in due]) if due else []
             self._pace.tick(of_all, few)
             for (each, part), samples in zip(due, decoded, strict=True):
                 each.take(samples, part, self._pace)

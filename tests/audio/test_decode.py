@@ -1,8 +1,12 @@
 """Any audio file becomes mono at the asked rate; anything else says what is wrong with it."""
 
+import os
+import re
+import struct
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -64,18 +68,127 @@ def test_what_is_missing_or_not_audio_is_said(tmp_path: Path) -> None:
             read(tmp_path / "bad.wav", 24_000)
 
 
-def test_a_picture_has_no_audio(tmp_path: Path) -> None:
-    (tmp_path / "a.ppm").write_bytes(b"P6 2 2 255\n" + bytes(12))
+def write_container(
+    path: Path, container: str, codec: str, samples: np.ndarray | None = None
+) -> Path:
+    """A second of sound, by any of FFmpeg's muxers."""
+    samples = sine(1, 24_000) if samples is None else samples
+    with av.open(str(path), "w", format=container) as out:
+        stream = out.add_stream(codec, rate=24_000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = 24_000
+        for each in av.AudioResampler(format=stream.format, rate=24_000).resample(frame):
+            out.mux(stream.encode(each))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [
+        ("wav", "pcm_s16le"),
+        ("w64", "pcm_s16le"),
+        ("flac", "flac"),
+        ("mp3", "libmp3lame"),
+        ("ogg", "libopus"),
+        ("ipod", "aac"),  # m4a
+        ("mp4", "aac"),
+        ("mov", "pcm_s16le"),
+        ("matroska", "libopus"),
+        ("webm", "libopus"),
+        ("adts", "aac"),
+        ("aiff", "pcm_s16be"),
+        ("caf", "pcm_s16be"),
+        ("au", "pcm_s16be"),
+    ],
+)
+def test_every_allowed_container_is_read(tmp_path: Path, container: str, codec: str) -> None:
+    samples = read(write_container(tmp_path / "recording", container, codec), 24_000)
+    assert len(samples) == pytest.approx(24_000, abs=2_500)
+    assert rms_dbfs(samples) == pytest.approx(rms_dbfs(sine(1, 24_000)), abs=0.8)
+
+
+# Lists, scripts and descriptions, each of which makes FFmpeg open OTHER where it is let
+LISTS = {
+    "a.ffconcat": "ffconcat version 1.0\nfile 'other.wav'\n",
+    "absolute.ffconcat": "ffconcat version 1.0\nfile OTHER\n",
+    "a.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.mp3\n#EXT-X-ENDLIST\n",
+    "absolute.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nOTHER\n#EXT-X-ENDLIST\n",
+    "network.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n",
+    "a.mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet '
+    'mimeType="audio/mp4"><Representation id="1" bandwidth="1"><BaseURL>OTHER</BaseURL>'
+    "</Representation></AdaptationSet></Period></MPD>",
+    "a.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 9 RTP/AVP 0\n",
+    "a.pls": "[playlist]\nFile1=OTHER\nNumberOfEntries=1\n",
+    "a.asx": '<asx version="3.0"><entry><ref href="OTHER"/></entry></asx>',
+    "a.vpy": "import vapoursynth\n",
+    "a.imf": '<?xml version="1.0"?><CompositionPlaylist/>',
+    "a.txt": "file OTHER\n",
+    "a.ppm": "P6 2 2 255\n............",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("ending", ["", ".wav", ".mp3"])
+def test_no_file_makes_another_be_read(tmp_path: Path, name: str, ending: str) -> None:
+    for other in ("other.wav", "other.mp3"):
+        save(tmp_path / other, sine(1, 24_000), 24_000)
+    path = tmp_path / f"{name}{ending}"
+    path.write_text(LISTS[name].replace("OTHER", str(tmp_path / "other.mp3")))
+    with pytest.raises(InputError, match=f"{re.escape(path.name)} .*; give wav, .*m4a"):
+        read(path, 24_000)
+
+
+def with_reference(movie: bytes, target: Path) -> bytes:
+    """The movie, whose samples are said to lie in the file `target`: a Macintosh alias."""
+    name = str(target).encode()
+    name += b"\0" * (len(name) % 2)
+    alias = bytes(10 + 28 + 12 + 64 + 16 + 4 + 16) + struct.pack(">HH", 2, len(name)) + name
+    alias += struct.pack(">HH", 0xFFFF, 0)
+    entry = struct.pack(">I4sI", 12 + len(alias), b"alis", 0) + alias
+    own = b"\0\0\0\x0curl \0\0\0\1"  # a reference with the flag: in this file
+    assert movie.count(own) == 1 and movie.index(b"mdat") < movie.index(b"moov")
+    for atom in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        place = movie.rindex(atom, 0, movie.index(own)) - 4
+        (size,) = struct.unpack(">I", movie[place : place + 4])
+        grown = struct.pack(">I", size + len(entry) - len(own))
+        movie = movie[:place] + grown + movie[place + 4 :]
+    return movie.replace(own, entry)
+
+
+def test_a_movie_may_not_refer_to_another_file(tmp_path: Path) -> None:
+    silence = np.zeros(24_000, np.float32)
+    other = write_container(tmp_path / "other.mov", "mov", "pcm_s16le")
+    path = write_container(tmp_path / "a.mov", "mov", "pcm_s16le", silence)
+    path.write_bytes(with_reference(path.read_bytes(), other))
+    with av.open(str(path), options={"enable_drefs": "1", "use_absolute_path": "1"}) as lax:
+        heard = np.concatenate([each.to_ndarray()[0] for each in lax.decode(audio=0)])
+    assert np.abs(heard.astype(int)).max() > 10_000  # where it is let, it reads the other file
+    with pytest.raises(InputError, match="holds no samples"):
+        read(path, 24_000)
+
+
+def test_a_film_without_sound_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        frame = av.VideoFrame(16, 16, "yuv420p")
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
     with pytest.raises(InputError, match="has no audio stream; give an audio file"):
-        read(tmp_path / "a.ppm", 24_000)
+        read(path, 24_000)
 
 
-def test_a_playlist_may_not_reach_the_network(tmp_path: Path) -> None:
-    (tmp_path / "a.m3u8").write_text(
-        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
-    )
-    with pytest.raises(InputError, match=r"a\.m3u8"):
-        read(tmp_path / "a.m3u8", 24_000)
+def test_names_that_are_none_are_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="File name too long; give"):
+        read(tmp_path / ("a" * 300), 24_000)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a pipe or a device; give"):
+        read(tmp_path / "pipe", 24_000)
 
 
 def test_no_samples_is_an_error(tmp_path: Path) -> None:

@@ -13,10 +13,20 @@ import av
 import numpy as np
 import pytest
 
-from quaver.audio.encode import FORMATS, StreamWriter, format_of, pcm16, save
+from needs import needs_linux
+from quaver.audio.encode import (
+    FORMATS,
+    HEADERLESS,
+    StreamWriter,
+    ending_of,
+    format_of,
+    pcm16,
+    save,
+)
 from quaver.core.errors import InputError
 
 RATE = 24_000
+CONTAINERS = [name for name in FORMATS if name not in HEADERLESS]
 
 
 def tone(seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
@@ -40,7 +50,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("rate", [22_050, 24_000, 48_000])
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", CONTAINERS)
 def test_a_file_decodes_to_what_was_saved(tmp_path: Path, name: str, rate: int) -> None:
     samples = tone(1.0, rate)
     path = save(tmp_path / f"voice.{name}", samples, rate)
@@ -53,7 +63,7 @@ def test_a_file_decodes_to_what_was_saved(tmp_path: Path, name: str, rate: int) 
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", CONTAINERS)
 def test_a_pipe_gets_the_same_sound_while_it_is_made(name: str) -> None:
     pipe = Unseekable()
     samples = tone(2.0)
@@ -97,7 +107,7 @@ def test_sixteen_bits_are_rounded_and_clipped() -> None:
     assert pcm16(given).tolist() == [0, 0, 1, -1, 32767, 32767, -32768, -32768]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", CONTAINERS)
 def test_too_loud_is_clipped_and_does_not_wrap(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / f"a.{name}", 5 * tone(), RATE)
     assert correlation(np.clip(5 * tone(), -1, 1), decoded(path, RATE)) > 0.98
@@ -105,7 +115,7 @@ def test_too_loud_is_clipped_and_does_not_wrap(tmp_path: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_samples_make_a_file_all_the_same(tmp_path: Path, name: str) -> None:
-    assert save(tmp_path / f"a.{name}", tone(0), RATE).is_file()
+    assert save(tmp_path / f"a.{ending_of(name)}", tone(0), RATE).is_file()
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -143,11 +153,15 @@ def test_what_cannot_be_written_is_said_at_once(
         StreamWriter(tmp_path, RATE, "wav")
     with pytest.raises(InputError, match="none does not exist; create it"):
         StreamWriter(tmp_path / "none" / "a.wav", RATE, "wav")
-    with pytest.raises(InputError, match=r"allowed are wav, mp3, opus, flac, aac"):
+    with pytest.raises(InputError, match=r"allowed are wav, mp3, opus, flac, aac, pcm, g711"):
         StreamWriter(tmp_path / "a.wav", RATE, "tape")
 
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    opened = Path.open
+
+    def refuse(path: Path, mode: str = "r", *rest: object, **options: object) -> object:
+        if "x" in mode:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, mode, *rest, **options)
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(InputError, match=r"cannot write .* \(Permission denied\)"):
@@ -185,7 +199,7 @@ def test_the_first_sound_comes_through_a_real_pipe_before_the_second_is_made() -
         listener.start()
         with StreamWriter(pipe, RATE, "wav") as writer:
             writer.write(tone(0.01))
-            assert heard.wait(5)
+            assert heard.wait(60)
         listener.join()
 
 
@@ -198,7 +212,9 @@ def test_the_ending_names_the_format(path: str, expected: str) -> None:
 
 @pytest.mark.parametrize(("path", "given"), [("a.ogg", r"\.ogg"), ("a", "nothing")])
 def test_another_ending_says_what_is_allowed(path: str, given: str) -> None:
-    with pytest.raises(InputError, match=f"ends in {given}; allowed are wav, mp3, opus"):
+    with pytest.raises(
+        InputError, match=f"ends in {given}; allowed are wav, mp3, opus, flac, aac, pcm, ulaw, alaw"
+    ):
         format_of(path)
 
 
@@ -223,7 +239,7 @@ class Unseekable(io.RawIOBase):
         self.flushes += 1
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux does")
+@needs_linux
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_encoder_that_is_given_up_leaves_nothing(name):
     def give_up() -> int:

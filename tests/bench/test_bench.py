@@ -2,15 +2,29 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from quaver.bench.floor import Ceilings, StepCost, measure_ceilings
-from quaver.bench.measure import Plan, measure, percentiles, summary, text_for
+from quaver.bench import floor
+from quaver.bench.floor import (
+    LEAST_BYTES,
+    ROWS,
+    SIDE,
+    Ceilings,
+    StepCost,
+    formats_used,
+    measure_ceilings,
+)
+from quaver.bench.measure import Plan, measure, percentiles, summary, text_for, text_of, text_speed
+from quaver.bench.memory import host_bytes
 from quaver.bench.streams import Heard, Run, run_streams
 from quaver.bench.table import compare, lines, markdown, plot, read_rows
 from quaver.core.errors import InputError
-from quaver.core.types import StreamStats
+from quaver.core.types import FinishReason, StreamStats
 from quaver.loading import load
+from quaver.precision import Format
 
 COST = StepCost(weight_bytes=3_000_000_000, weights=3_000_000_000, position_bytes=60_000)
 DEVICE = Ceilings(read_bytes_per_s=4e12, flops_per_s=600e12)
@@ -42,10 +56,103 @@ def test_a_model_tells_what_a_step_costs(tiny_checkpoint):
     assert facts["position_bytes"] * 4096 == facts["cache_bytes"]
 
 
-def test_ceilings_are_of_the_size_that_is_read():
-    found = measure_ceilings("cpu", 10_000_000)
-    assert 1e8 < found.read_bytes_per_s < 1e13
-    assert 1e8 < found.flops_per_s < 1e15
+class Operations(TorchDispatchMode):
+    """Operations that torch runs, with the dtype of the first tensor and the bytes of all."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, operation, types, given=(), options=None):
+        tensors = [each for each in given if isinstance(each, torch.Tensor)]
+        if tensors:
+            name = operation.overloadpacket.__name__
+            self.seen.append((name, tensors[0].dtype, sum(each.nbytes for each in tensors)))
+        return operation(*given, **(options or {}))
+
+
+def timed(monkeypatch, seconds=2.0):
+    """Operations of each action that is timed; all take `seconds`."""
+    actions = []
+
+    def run(action, device):
+        with Operations() as operations:
+            action()
+        actions.append(operations.seen)
+        return seconds
+
+    monkeypatch.setattr(floor, "_seconds", run)
+    return actions
+
+
+@pytest.mark.parametrize("size", [5_000_000, 10_000_000, 80_000_000])
+def test_ceilings_are_of_the_size_that_is_read(monkeypatch, size):
+    actions = timed(monkeypatch)
+    found = measure_ceilings("cpu", size, [Format.INT8])
+    reads = [sum(each[2] for each in seen) for seen in actions if seen[0][0] == "amax"]
+    assert reads and all(read == pytest.approx(size, abs=4) for read in reads)
+    assert found.read_bytes_per_s == pytest.approx(size / 2.0, abs=4)
+    products = [seen for seen in actions if seen[0][0] == "_weight_int8pack_mm"]
+    weights = SIDE["cpu"] ** 2
+    assert {len(seen) for seen in products} == {size // weights}, "weights of that size in all"
+    square, rows = 2.0 * SIDE["cpu"] ** 3, 2.0 * max(ROWS) * (size // weights) * weights
+    assert found.flops_per_s == pytest.approx(max(square, rows) / 2.0)
+
+
+def test_a_small_model_is_not_timed_on_nothing(monkeypatch):
+    timed(monkeypatch)
+    assert measure_ceilings("cpu", 1000).read_bytes_per_s == LEAST_BYTES / 2.0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "products"),
+    [
+        ("fp32", {("mm", torch.float32)}),
+        ("bf16", {("mm", torch.bfloat16)}),
+        ("fp16", {("mm", torch.float16)}),
+        ("int8", {("mm", torch.bfloat16), ("_weight_int8pack_mm", torch.bfloat16)}),
+        ("int8-dynamic", {("mm", torch.bfloat16), ("_weight_int8pack_mm", torch.bfloat16)}),
+        ("nf4", {("mm", torch.bfloat16)}),  # unpacked when it is loaded
+        ("int8,head=bf16", {("mm", torch.bfloat16), ("_weight_int8pack_mm", torch.bfloat16)}),
+    ],
+)
+def test_ceilings_are_measured_in_the_arithmetic_of_the_recipe(monkeypatch, recipe, products):
+    """An emulated product of another format would be far below what the recipe does."""
+    actions = timed(monkeypatch)
+    measure_ceilings("cpu", 5_000_000, formats_used(recipe))
+    used = {each[:2] for seen in actions for each in seen}
+    kinds = {each for each in used if each[0] in ("mm", "addmm", "_weight_int8pack_mm")}
+    assert kinds == products
+
+
+def test_a_ceiling_is_the_best_of_what_was_tried(monkeypatch):
+    """With any number of threads and by any product: whichever is faster raises a ceiling."""
+    threads = []
+
+    def ceilings(fast):
+        threads.clear()
+
+        def run(action, device):
+            threads.append(torch.get_num_threads())
+            return 1.0 if len(threads) - 1 == fast else 10.0
+
+        monkeypatch.setattr(floor, "_seconds", run)
+        return measure_ceilings("cpu", 10_000_000, [Format.FP32])
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        slow = ceilings(None)
+        assert set(threads) == {1, 2}
+        for fast in range(len(threads)):
+            found = ceilings(fast)
+            raised = (
+                found.read_bytes_per_s / slow.read_bytes_per_s,
+                found.flops_per_s / slow.flops_per_s,
+            )
+            assert min(raised) >= 1 and max(raised) > 2, fast
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
@@ -91,25 +198,40 @@ def test_streams_are_heard_as_they_come(tiny_checkpoint):
     assert run.tokens == sum(each.stats.tokens for each in run.heard) > 0
 
 
-@pytest.mark.parametrize("low_latency", [False, True])
-def test_streams_may_begin_a_frame_sooner(tiny_checkpoint, low_latency):
+@pytest.mark.parametrize(("low_latency", "frames"), [(False, 3), (True, 2)])
+def test_streams_may_begin_a_frame_sooner(tiny_checkpoint, low_latency, frames):
     plan = Plan((1,), 0.6, 1, 0, low_latency=low_latency)
-    begun = []
+    steps, begun = [], []
 
     def loaded(slots):
         voice = load(tiny_checkpoint, "fp32", "cpu", slots=slots)
-        told = voice.stream
+        told, advance = voice.stream, voice.advance
 
         def stream(text, **options):
-            begun.append(options["low_latency"])
-            return told(text, **options)
+            steps.clear()
+            made = told(text, **options)
+            poll, heard = made.poll, []
 
-        voice.stream = stream
+            def first():
+                chunk = poll()
+                if chunk is not None and not heard:
+                    heard.append(chunk)
+                    begun.append(len(steps))
+                return chunk
+
+            made.poll = first
+            return made
+
+        def step():
+            steps.append(None)
+            advance()
+
+        voice.stream, voice.advance = stream, step
         return voice
 
     row = measure(loaded, plan, 0, None, lambda line: None)[0]
     assert row["low_latency"] is low_latency
-    assert set(begun) == {low_latency} and len(begun) == 2
+    assert begun == [frames, frames], "frames made before the first sound, warm-up and run"
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
@@ -122,6 +244,64 @@ def test_impossible_lengths_are_refused(tiny_checkpoint, seconds):
 @pytest.mark.parametrize("seconds", [0.1, 5.0, 600.0])
 def test_what_is_said_is_one_segment(seconds):
     assert 0 < len(text_for(seconds)) <= 180
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 15, 44, 45, 75, 250, 3000])
+def test_a_text_has_the_length_that_was_asked_for(length):
+    text = text_of(length)
+    assert len(text) == length and text == text.strip()
+    assert text[0].isalpha() and " ." not in text
+
+
+def spoken(*reasons):
+    each = heard([0.1], [2048])
+    each.stats.finish_reasons = list(reasons)
+    return each
+
+
+@pytest.mark.parametrize(
+    ("runs", "characters"),
+    [
+        ([(FinishReason.STOP,), (FinishReason.STOP,)], 2 * 2 * 10 / (4.0 + 4.0)),
+        ([(FinishReason.STOP, FinishReason.STOP)], 2 * 10 / 4.0),
+        ([(FinishReason.STOP,), (FinishReason.LENGTH,)], None),
+        ([(FinishReason.STOP, FinishReason.SILENCE)], None),
+    ],
+)
+def test_text_a_second_counts_whole_texts_of_all_streams(runs, characters):
+    found = text_speed([Run((spoken(*each),) * 2, 4.0, 1.0) for each in runs], "Ten chars.")
+    assert found["characters_per_s"] == characters
+    assert found["words_per_s"] == (None if characters is None else characters * 2 / 10)
+
+
+def test_host_memory_is_this_process():
+    before = host_bytes()
+    block = np.ones(25_000_000)  # 200 MB
+    after = host_bytes()
+    if before["rss"] is None:
+        pytest.skip("this system does not say")
+    assert after["rss"] - before["rss"] > 0.7 * block.nbytes
+    del block
+    # the kernel counts both in batches
+    assert host_bytes()["rss_peak"] > 0.95 * after["rss"]
+
+
+def test_lengths_and_memory_are_told():
+    length = {"characters": 15, "words": 3, "ttfa_ms": {"p50": 12.0}, "rtf": 0.5, "sound_s": 1.5}
+    length |= {"characters_per_s": 20.0, "words_per_s": 4.0}
+    cut = length | {"characters": 75, "characters_per_s": None, "words_per_s": None, "rtf": None}
+    memory = {"rss_gb": 1.5, "rss_peak_gb": 2.5, "gpu_allocated_gb": 3.5, "gpu_reserved_gb": 4.5}
+    one = row(**memory, lengths=[length, cut], characters_per_s=40.0, words_per_s=8.0)
+    told = "\n".join(lines(one))
+    assert "3.50 GB allocated, 4.50 GB reserved" in told and "1.50 GB, at most 2.50" in told
+    assert "15 characters: first sound after 12.0 ms, RTF 0.500, 1.5 s of sound; 4.0 words" in told
+    assert "75 characters" in told and "cut off before its end" in told
+    assert "8.0 words and 40 characters of text a second" in told
+    table = markdown([one]).splitlines()
+    assert table[-2:] == [
+        "| `fp8` | 1 | 15 | 12.0 | 0.500 | 4.0 |",
+        "| `fp8` | 1 | 75 | 12.0 | - | - |",
+    ]
 
 
 def test_a_row_is_told_with_its_floor():

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import errors
 from huggingface_hub.utils import filter_repo_objects
 
+from quaver.checkpoints import hub as hub_module
 from quaver.checkpoints import source
 from quaver.checkpoints.source import CODEC_FILES, ModelFolder, bundled, cached, resolve
 from quaver.core.errors import CheckpointError, InputError
@@ -178,6 +179,78 @@ def test_offline_names_the_setting_that_forbids_it(nano, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(CheckpointError, match="unset HF_HUB_OFFLINE"):
+        resolve("org/name")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Puts the hub's cache somewhere by a variable, as a new process would read it."""
+
+    def put(variable: str, value: Path, cache: Path) -> None:
+        for name in hub_module.CACHE_VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(variable, str(value))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+
+    return put
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"])
+@pytest.mark.parametrize("kind", ["a file", "below a file", "too long", "a device"])
+def test_a_cache_that_cannot_be_used_is_named(nano, tmp_path, monkeypatch, place, variable, kind):
+    file = tmp_path / "file"
+    file.write_text("x")
+    value = {
+        "a file": file,
+        "below a file": file / "deeper",
+        "too long": tmp_path / ("a" * 300),
+        "a device": Path("/proc/nowhere"),
+    }[kind]
+    place(variable, value, value if variable == "HF_HUB_CACHE" else value / "hub")
+
+    def download(repo_id, **options):
+        raise errors.LocalEntryNotFoundError("what the client makes of it")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(CheckpointError) as caught:
+        resolve("org/name")
+    assert f"{variable} is '{str(value)[:200]}'" in str(caught.value)
+    assert "network" not in str(caught.value)
+    assert cached() == []
+
+
+def test_a_cache_that_can_be_used_is_no_problem(tmp_path, place):
+    place("HF_HOME", tmp_path / "new", tmp_path / "new" / "hub")
+    assert hub_module.cache_problem() is None
+    assert not (tmp_path / "new").exists()
+    assert hub_module.cache_problem(use=True) is None
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "words"),
+    [
+        (None, 401, "set HF_TOKEN if it is private"),
+        ("hf_x", 401, "HF_TOKEN is out of date"),
+        ("hf_x", 429, "wait a few minutes"),
+    ],
+)
+def test_a_refusal_depends_on_the_token(nano, monkeypatch, token, status, words):
+    def download(repo_id, **options):
+        raise http(errors.HfHubHTTPError, status)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: token)
+    with pytest.raises(CheckpointError, match=words):
+        resolve("org/name")
+
+
+def test_a_variable_that_the_client_cannot_read_is_named(nano, monkeypatch):
+    def download(repo_id, **options):
+        return int("soon")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "soon")
+    with pytest.raises(CheckpointError, match=r"'soon'\); look at .*HF_HUB_ETAG_TIMEOUT"):
         resolve("org/name")
 
 

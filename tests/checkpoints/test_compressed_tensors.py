@@ -1,15 +1,14 @@
 """Checkpoints that compressed-tensors compressed: the same weights here, and the same logits."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from compressed_tensors.compressors import ModelCompressor
-from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
-from compressed_tensors.quantization.utils import calculate_qparams
-from transformers import LlamaForCausalLM
 
+from late import Late
 from llama import CPU, TOKENS, llama
 from quaver.core.errors import CheckpointError, InputError
 from quaver.families.orpheus.model import Orpheus
@@ -18,6 +17,11 @@ from quaver.loading.orpheus import load_orpheus, stored_recipe
 from quaver.precision import Role, find_recipe
 from quaver.quant import apply
 from quaver.quant.layer import QuantisedLinear
+
+transformers = Late("transformers")
+compressors = Late("compressed_tensors.compressors")
+quantization = Late("compressed_tensors.quantization")
+quantization_utils = Late("compressed_tensors.quantization.utils")
 
 PRESETS = {
     "FP8": "fp8-static",
@@ -29,10 +33,10 @@ PRESETS = {
 }
 
 
-def compress(model: LlamaForCausalLM, preset: str, folder: Path) -> None:
+def compress(model: transformers.LlamaForCausalLM, preset: str, folder: Path) -> None:
     """By the steps of compressed-tensors' own guide."""
-    config = QuantizationConfig(config_groups={preset: ["Linear"]}, ignore=["lm_head"])
-    apply_quantization_config(model, config)
+    config = quantization.QuantizationConfig(config_groups={preset: ["Linear"]}, ignore=["lm_head"])
+    quantization.apply_quantization_config(model, config)
     for module in model.modules():
         scheme = getattr(module, "quantization_scheme", None)
         if scheme is None:
@@ -48,11 +52,11 @@ def compress(model: LlamaForCausalLM, preset: str, folder: Path) -> None:
             .flatten(2),
         }
         view = views[args.strategy]
-        scale, _ = calculate_qparams(view.amin(-1), view.amax(-1), args)
+        scale, _ = quantization_utils.calculate_qparams(view.amin(-1), view.amax(-1), args)
         module.weight_scale.data = scale.reshape(module.weight_scale.shape)
         if hasattr(module, "input_scale"):
             module.input_scale.data.fill_(0.01)
-    compressor = ModelCompressor.from_pretrained_model(model)
+    compressor = compressors.ModelCompressor.from_pretrained_model(model)
     compressor.compress_model(model)
     model.save_pretrained(folder)
     compressor.update_config(folder)
@@ -85,7 +89,7 @@ def test_what_it_compresses_gives_the_same_logits(theirs, monkeypatch):
     assert str(stored_recipe(folder)) == PRESETS[preset]
     quantised = [m.format for m in model.modules() if isinstance(m, QuantisedLinear)]
     assert quantised == [find_recipe(PRESETS[preset]).format(Role.BACKBONE)] * 8
-    reference = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reference = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
         wanted, found = reference(TOKENS).logits, model(TOKENS)
     if preset in ("W8A16", "W4A16"):
@@ -102,7 +106,7 @@ def test_what_it_compresses_gives_the_same_logits(theirs, monkeypatch):
 def test_each_layer_makes_the_same_of_the_same_inputs(theirs, monkeypatch):
     _, folder = theirs
     model = in_fp32(folder, monkeypatch)
-    reference = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reference = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     seen = {}
 
     def note(name):

@@ -1,19 +1,23 @@
 """Checkpoints that transformers quantised by its other methods, against transformers itself."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BitsAndBytesConfig, FineGrainedFP8Config, LlamaForCausalLM
 
+from late import Late
 from llama import CPU, TOKENS, llama
 from quaver.core.errors import CheckpointError
 from quaver.loading.orpheus import load_orpheus, stored_recipe
 from quaver.precision import find_recipe
 from quaver.quant import apply
 from quaver.quant.layer import QuantisedLinear
+
+transformers = Late("transformers")
 
 FP32 = find_recipe("fp32")
 BITSANDBYTES = {
@@ -34,9 +38,11 @@ def original(tmp_path_factory) -> Path:
     return folder
 
 
-def save_bitsandbytes(original: Path, out: Path, **options) -> LlamaForCausalLM:
-    config = BitsAndBytesConfig(**options)
-    model = LlamaForCausalLM.from_pretrained(original, quantization_config=config, device_map="cpu")
+def save_bitsandbytes(original: Path, out: Path, **options) -> transformers.LlamaForCausalLM:
+    config = transformers.BitsAndBytesConfig(**options)
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        original, quantization_config=config, device_map="cpu"
+    )
     model.save_pretrained(out)
     return model
 
@@ -129,8 +135,10 @@ def write_finegrained(original: Path, out: Path, block: int | None, static: bool
 def test_finegrained_blocks_are_the_same(original, tmp_path):
     write_finegrained(original, tmp_path, 128)
     assert str(stored_recipe(tmp_path)) == "fp8-block"
-    reference = LlamaForCausalLM.from_pretrained(
-        tmp_path, quantization_config=FineGrainedFP8Config(dequantize=True), dtype=torch.float32
+    reference = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path,
+        quantization_config=transformers.FineGrainedFP8Config(dequantize=True),
+        dtype=torch.float32,
     ).eval()
     with torch.inference_mode():
         wanted = reference(TOKENS).logits

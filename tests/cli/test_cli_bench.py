@@ -1,6 +1,7 @@
 """`quaver bench`: what it prints and writes, and how it refuses."""
 
 import json
+import wave
 
 import pytest
 
@@ -66,6 +67,10 @@ def test_a_shape_is_made_and_removed(tmp_path, monkeypatch):
         ),
         (["nano", "--seconds", "nan"], "--seconds is nan"),
         (["nano", "--repeats", "0"], "--repeats is 0"),
+        (["nano", "--lengths", "15,x"], "--lengths is '15,x'; give numbers of characters"),
+        (["nano", "--lengths", ""], "--lengths is ''"),
+        (["nano", "--lengths", "0"], "from 1 to 10,000, such as 15,75,250"),
+        (["nano", "--lengths", "15,10001"], "--lengths is '15,10001'"),
         (["nano", "--text", " "], "--text has 0 characters; give 1 to 180"),
         (["nano", "--text", "a" * 181], "--text has 181 characters"),
         (["nano", "--baseline", "vllm"], "allowed is transformers"),
@@ -95,8 +100,37 @@ def test_a_result_that_cannot_be_written_is_told(tiny_checkpoint, tmp_path, caps
     short = ["bench", str(tiny_checkpoint), "--seconds", "0.1", "--repeats", "1"]
     assert run([*short, "--out", str(tmp_path / "file" / "a.json")]) == 2
     told = capsys.readouterr()
-    assert "cannot write" in told.err
+    assert "cannot be written" in told.err
     assert "tokens_per_s_per_stream" in told.out, "what was measured is not lost"
+
+
+def test_lengths_are_timed_and_what_was_spoken_is_kept(tiny_checkpoint, tmp_path, capsys):
+    folder = tmp_path / "deep" / "kept"
+    short = ["bench", str(tiny_checkpoint), "--seconds", "0.2", "--repeats", "2", "--seed", "5"]
+    more = ["--streams", "2", "--lengths", "1,6", "--keep-audio", str(folder)]
+    assert run([*short, *more, "--recipe", "fp32", "--device", "cpu"]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [each["characters"] for each in row["lengths"]] == [1, 6]
+    assert all(each["sound_s"] > 0 and each["rtf"] > 0 for each in row["lengths"])
+    assert row["rss_peak_gb"] >= row["rss_gb"] > 0.05 and row["threads"] == 1
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        f"streams-2{length}-run-{number}-stream-{stream}-seed-{5 + 2 * (number - 1) + stream}.wav"
+        for length in ("", "-chars-1", "-chars-6")
+        for number in (1, 2)
+        for stream in (0, 1)
+    }
+    with wave.open(str(folder / "streams-2-run-1-stream-0-seed-5.wav")) as opened:
+        assert 0.2 <= opened.getnframes() / opened.getframerate() < 0.5
+
+
+def test_audio_that_cannot_be_kept_is_told_before_anything_is_measured(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("quaver.cli.bench._measure", lambda *given: pytest.fail("measured"))
+    assert run(["bench", "nano", "--keep-audio", str(tmp_path / "file" / "in")]) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_a_process_that_cannot_speak_is_told():

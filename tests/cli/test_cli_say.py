@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from command import ENVIRONMENT, SHORT, command, files, quaver
+from needs import needs_linux, needs_posix
 from quaver.audio.decode import read
-from quaver.audio.encode import FORMATS
+from quaver.audio.encode import FORMATS, HEADERLESS, save
 from quaver.cli.main import run
 
 LONG = "This goes on and on, from one end of the page to the other. " * 20
@@ -35,6 +36,7 @@ REPORTED = {
         "format",
     ),
     *("prompt_tokens", "tokens", "frames", "queue_seconds", "segments", "finish_reasons"),
+    *("characters_left_out", "left_out"),
     *("audio_seconds", "busy_seconds", "load_seconds", "ttfa_seconds", "rtf"),
 }
 
@@ -101,11 +103,58 @@ def test_the_recipe_that_was_taken_is_told(
     assert (report["recipe"], report["recipe_reason"]) == ("int8,head=int8", None)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name in FORMATS if name not in HEADERLESS])
 def test_every_format_can_be_read_again(tiny_checkpoint: Path, here: Path, format: str) -> None:
     assert run(["say", *SHORT, "--model", str(tiny_checkpoint), "--out", f"a.{format}"]) == 0
     assert files(here) == [f"a.{format}"]
     assert np.abs(read(f"a.{format}", 24000)).max() > 0.01
+
+
+def test_a_rate_is_written(
+    tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = ["say", *SHORT, "--model", str(tiny_checkpoint), "--seed", "5", "--json"]
+    reports, sizes = {}, {}
+    for name, extra in (
+        *(("a.wav", []), ("a.pcm", []), ("b.wav", ["--rate", "16000"]), ("a.ulaw", [])),
+        *(("b.alaw", ["--rate", "8000"]), ("b.pcm", ["--rate", "48000"])),
+    ):
+        assert run([*say, "--out", name, *extra]) == 0
+        reports[name] = json.loads(capsys.readouterr().out)
+        sizes[name] = Path(name).stat().st_size - (44 if name.endswith("wav") else 0)
+    rates = {name: report["sample_rate"] for name, report in reports.items()}
+    assert rates == {
+        "a.wav": 24000,
+        "a.pcm": 24000,
+        "b.wav": 16000,
+        "a.ulaw": 8000,
+        "b.alaw": 8000,
+        "b.pcm": 48000,
+    }
+    samples = sizes["a.wav"] // 2
+    assert reports["a.ulaw"]["format"] == "g711_ulaw"
+    assert sizes["a.pcm"] // 2 == samples
+    assert sizes["b.wav"] // 2 == round(samples * 2 / 3)
+    assert sizes["a.ulaw"] == sizes["b.alaw"] == round(samples / 3)
+    assert sizes["b.pcm"] // 2 == 2 * samples
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rate", "7999"], "the sample rate is 7999 Hz; allowed is 8000 to 48000"),
+        (["--rate", "-1"], "the sample rate is -1 Hz"),
+        (["--out", "a.ulaw", "--rate", "16000"], "16000 Hz; g711_ulaw has 8000"),
+        (["--out", "a.opus", "--rate", "44100"], "44100 Hz; opus has 8000, 12000, 16000, 24000"),
+        (["--format", "g711"], "the format is 'g711'; allowed are wav, mp3"),
+    ],
+)
+def test_a_rate_is_refused_before_the_model_is_loaded(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run(["say", *SHORT, "--model", "no-such-model", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert files(here) == []
 
 
 def test_a_format_without_an_ending(tiny_checkpoint: Path, here: Path) -> None:
@@ -135,11 +184,57 @@ def test_other_ends_than_a_stop_are_told(
     tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in "012":
-        assert run(["say", ".", "--model", str(tiny_checkpoint), "--seed", seed, "--json"]) == 0
+        assert run(["say", "A.", "--model", str(tiny_checkpoint), "--seed", seed, "--json"]) == 0
         out, err = capsys.readouterr()
         stopped = json.loads(out)["finish_reasons"] == ["stop"]
         assert len(err.splitlines()) == (1 if stopped else 2)
         assert ("warning" in err) is not stopped
+
+
+def test_what_the_model_cannot_read_is_told(
+    tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = ["say", "**Hi** \U0001f389.", *SHORT[1:], "--model", str(tiny_checkpoint), "--json"]
+    assert run(say) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert (report["characters_left_out"], report["left_out"]) == (1, ["U+1F389 (PARTY POPPER)"])
+    told = "left out 1 character that the model cannot read: U+1F389 (PARTY POPPER)"
+    assert f"quaver: warning: {told}\n" in err
+
+
+def test_modes_of_normalization(
+    tiny_checkpoint: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = ["say", "$5.", *SHORT[1:], "--model", str(tiny_checkpoint), "--json"]
+    tokens = {}
+    for mode in ("auto", "full", "light", "off"):
+        assert run([*say, "--normalize", mode]) == 0
+        tokens[mode] = json.loads(capsys.readouterr().out)["prompt_tokens"]
+    assert tokens["auto"] == tokens["full"] == tokens["off"] + len("five dollars.") - len("$5.")
+    assert tokens["light"] == tokens["off"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["\u4f60\u597d"], "U+4F60 (CJK UNIFIED IDEOGRAPH-4F60)"),
+        (["Hi \u2603.", "--strict"], "U+2603 (SNOWMAN)"),
+        (["Hi.", "--reference", "me.wav", "--reference-text", "..."], "no letter or digit"),
+    ],
+)
+def test_text_that_cannot_be_read_is_told_before_weights_are_loaded(
+    arguments: list[str],
+    told: str,
+    tiny_checkpoint: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save(here / "me.wav", np.zeros(24000, np.float32), 24000)
+    monkeypatch.setattr("quaver.loading.load", lambda **options: 1 / 0)
+    assert run(["say", "--model", str(tiny_checkpoint), *arguments]) == 2
+    check_told(capsys.readouterr().err, told)
 
 
 def test_nothing_to_say_says_something(
@@ -168,11 +263,11 @@ def test_a_closed_pipe_ends_quietly(tiny_checkpoint: Path, here: Path) -> None:
         assert running.stderr is not None
         assert running.stdout.read(44)[:4] == b"RIFF"
         running.stdout.close()
-        assert running.wait(60) == 0
+        assert running.wait(600) == 0
         assert running.stderr.read() == b""
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@needs_posix
 def test_ctrl_c_leaves_no_file(tiny_checkpoint: Path, here: Path) -> None:
     arguments = ("say", LONG, "--model", tiny_checkpoint, "--out", "a.wav", "--top-p", "1")
     with subprocess.Popen(
@@ -183,13 +278,13 @@ def test_ctrl_c_leaves_no_file(tiny_checkpoint: Path, here: Path) -> None:
         # a test run in the background has the signal ignored, and children inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as running:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while sum(file.stat().st_size for file in here.glob(".quaver-*.part")) == 0:
             assert running.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
-        assert running.wait(60) == 130
+        assert running.wait(600) == 130
         assert running.stderr is not None
         assert running.stderr.read() == b""
     assert files(here) == []
@@ -209,21 +304,25 @@ EARLY = {
     "no such folder": (["Hi.", "--out", "nowhere/a.wav"], "does not exist"),
     "a folder as target": (["Hi.", "--out", ".", "--format", "wav"], "is a folder"),
     "a reference without text": (["Hi.", "--reference", "text"], "--reference-text"),
+    "a corrupt reference": (["Hi.", "--reference", "binary", "--reference-text", "x"], "not a"),
     "no such reference": (["Hi.", "--reference", "no.wav"], "does not exist"),
     "sampling out of range": (["Hi.", "--top-p", "2"], "top_p is 2.0"),
     "sampling that is no number": (["Hi.", "--top-k", "many"], "'--top-k'"),
     "a negative seed": (["Hi.", "--seed", "-1"], "'--seed'"),
+    "nothing to speak": (["..."], "no letter or digit to speak: '...'"),
+    "an emoji alone": (["\U0001f389"], "no letter or digit to speak"),
+    "an unknown mode": (["Hi.", "--normalize", "most"], "allowed are auto, full, light, off"),
     "an unknown option": (["Hi.", "--loud"], "No such option"),
     "two words": (["Hi", "there"], "unexpected extra argument"),
 }
 LATE = {
     "an unknown voice": (["Hi.", "--voice", "zoe"], "voices are ada, ben"),
-    "unknown characters": (["Hi \u2603"], "does not know: \u2603"),
-    "a control token": (["Hi <custom_token_3>"], "<"),
+    "unknown characters, strictly": (["Hi \u2603", "--strict"], "U+2603 (SNOWMAN)"),
+    "a script that is unknown": (["\u4f60\u597d"], "U+4F60 (CJK UNIFIED IDEOGRAPH-4F60)"),
+    "a tag alone": (["<laugh>"], "the model cannot read <laugh>"),
     "a huge text": (["--file", "long"], "at most"),
     "an unknown recipe": (["Hi.", "--recipe", "fp9"], "allowed are fp32"),
     "an unknown device": (["Hi.", "--device", "tpu"], "allowed are cpu"),
-    "a corrupt reference": (["Hi.", "--reference", "binary", "--reference-text", "x"], "not a"),
     "no checkpoint": (["Hi.", "--model", "."], "has no config.json"),
     "a file as model": (["Hi.", "--model", "text"], "is a file"),
     "no model": (["Hi.", "--model", "nothing"], "is not known"),
@@ -289,26 +388,26 @@ def test_mistakes_in_a_process(tiny_checkpoint: Path, here: Path) -> None:
     assert files(here) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's full disk")
+@needs_linux
 def test_a_full_disk(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     full = ["--out", "/dev/full", "--format", "wav"]
     assert run(["say", *SHORT, "--model", str(tiny_checkpoint), *full]) == 2
     check_told(capsys.readouterr().err, "no space left")
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that even root cannot fill")
+@needs_linux
 def test_no_permission(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["say", "Hi.", "--out", "/proc/a.wav"]) == 2
     check_told(capsys.readouterr().err, "cannot write /proc/a.wav")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="named pipes are POSIX's")
+@needs_posix
 def test_a_named_pipe(tiny_checkpoint: Path, here: Path) -> None:
     os.mkfifo("pipe")
     with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE, cwd=here) as reader:
         out = ["--out", "pipe", "--format", "wav"]
         assert run(["say", *SHORT, "--model", str(tiny_checkpoint), *out]) == 0
-        assert is_wav(reader.communicate(timeout=60)[0])
+        assert is_wav(reader.communicate(timeout=600)[0])
 
 
 @pytest.mark.parametrize("error", [MemoryError("no more"), torch.OutOfMemoryError("CUDA: no more")])

@@ -16,6 +16,7 @@ from quaver.comparing.ledger import Ledger
 from quaver.comparing.panel import Item, make_panel
 from quaver.comparing.report import content
 from quaver.core.errors import ConfigError, InputError
+from quaver.loading import open_text
 from quaver.quality.finding import Layer
 from quaver.quality.gates import DEFAULTS, overall
 from quaver.quality.metrics import find_metrics
@@ -192,6 +193,20 @@ def test_a_panel_is_read_by_all_voices_in_turn():
     assert len(items) == len(panel) == 30
     assert {item.voice for item in items} == {"ada", "ben"}
     assert len({item.key for item in items}) == 30
+
+
+def test_a_panel_is_in_the_words_that_are_spoken(tmp_path, tiny_checkpoint):
+    family = open_text(tiny_checkpoint)
+    path = tmp_path / "texts.txt"
+    path.write_text("**Bold** and $5.\nGreat job! \U0001f389\nGreat job!\n")
+    panel = make_panel(("ada",), path, quick=False, runs=2).spoken_by(family)
+    assert panel.texts == ("Bold and five dollars.", "Great job!")
+    assert len(panel) == 4
+    path.write_text("Hello.\n---\n")
+    with pytest.raises(InputError, match="text 2 of the panel: the text has no letter or digit"):
+        make_panel(("ada",), path, quick=False, runs=1).spoken_by(family)
+    ours = make_panel(("ada",), None, quick=False, runs=1)
+    assert ours.spoken_by(family) == ours  # plain prose stays as it is
 
 
 def test_models_that_know_emotion_tags_read_some():

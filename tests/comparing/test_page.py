@@ -5,7 +5,6 @@ import hashlib
 import html
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from needs import CHROMIUM, needs_chromium
 from quaver.audio.encode import save
 from quaver.comparing import Comparison
 from quaver.comparing.forced import Replay
@@ -36,8 +36,6 @@ RATE = 16_000
 EVIL = "<script>document.documentElement.dataset.hacked = 1</script> \"&amp;' </title>"
 TEXTS = ("Go on.", EVIL, "Say it again.", "One two three.", "Hello there.", "Not now.", "Well.")
 WORST, BROKEN = 3, 2  # numbers of texts
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 def side(recipe):
@@ -355,13 +353,13 @@ def browse(text, folder, width):
     options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000")
     user, place = f"--user-data-dir={folder / 'user'}", str(folder / "frame.html")
     command = [CHROMIUM, *options, user, "--window-size=1400,900", "--dump-dom", place]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     found = re.search(r'data-found="([^"]*)"', done.stdout)
     assert found, done.stdout[:500]
     return json.loads(html.unescape(found[1]))
 
 
-@needs_browser
+@needs_chromium
 @pytest.mark.parametrize("width", [360, 1280])
 def test_in_a_browser(text, tmp_path, width):
     found = browse(text, tmp_path, width)

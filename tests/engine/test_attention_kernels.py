@@ -3,13 +3,13 @@
 Without a GPU they run where TRITON_INTERPRET=1 is set.
 """
 
-import os
 from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor
 
+from needs import COARSE, INTERPRETED, NO_GPU, NO_TRITON
 from quaver.core.protocols import CacheSpec
 from quaver.engine.cache import KVCache, has_kernels
 from quaver.engine.keeping import KEYS, VALUES, keeping
@@ -17,17 +17,16 @@ from quaver.nn.attention import turned
 from quaver.nn.rope import RotaryEmbedding
 from quaver.precision import Format
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
-    pytest.skip("kernels need a GPU, or triton and TRITON_INTERPRET=1", allow_module_level=True)
-kernels = pytest.importorskip("quaver.engine.kernels.attention", reason="triton is not installed")
-launch = pytest.importorskip("quaver.nn.kernels.launch", reason="triton is not installed")
+    pytest.skip(NO_GPU, allow_module_level=True)
+kernels = pytest.importorskip("quaver.engine.kernels.attention", reason=NO_TRITON)
+launch = pytest.importorskip("quaver.nn.kernels.launch", reason=NO_TRITON)
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 FORMATS = [Format.BF16, Format.FP16, Format.FP8, Format.FP8_E5M2, Format.INT8]
 LENGTHS = [0, 1, 63, 64, 130] if INTERPRETED else [0, 1, 63, 64, 130, 1000, 4000]
+MANY = 2 if INTERPRETED else 8  # heads
 LAYER = 1
-ROUNDS = "Triton's interpreter rounds a few floats of eight bits to half of what they are"
 
 
 def filled(chosen: Format, heads: int, d: int) -> KVCache:
@@ -79,11 +78,11 @@ def tables(d: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("chosen", FORMATS)
-@pytest.mark.parametrize(("heads", "group", "d"), [(2, 3, 64), (1, 1, 32), (8, 3, 128)])
+@pytest.mark.parametrize(("heads", "group", "d"), [(2, 3, 64), (1, 1, 32), (MANY, 3, 128)])
 @pytest.mark.parametrize("splits", [None, 1])
 def test_attention_is_that_of_what_is_kept(chosen, heads, group, d, splits, monkeypatch):
     if INTERPRETED and str(chosen).startswith("fp8"):
-        pytest.skip(ROUNDS)
+        pytest.skip(COARSE)
     if splits is not None:
         monkeypatch.setattr(kernels, "splits_of", lambda *_: splits)
     cache, qkv = filled(chosen, heads, d), new(heads, group, d)
@@ -104,7 +103,7 @@ def test_attention_is_that_of_what_is_kept(chosen, heads, group, d, splits, monk
 @pytest.mark.parametrize("magnitude", [0.0, 1e-3, 1.0, 1e4])
 def test_what_is_new_is_kept_as_the_twin_keeps_it(chosen, magnitude):
     if INTERPRETED and magnitude:
-        pytest.skip("Triton's interpreter cuts off bits where a GPU rounds to bf16 and fp8")
+        pytest.skip(COARSE)
     heads, group, d = 2, 2, 32
     cache, qkv = filled(chosen, heads, d), magnitude * new(heads, group, d)
     before = [part.clone() for part in cache.store]
@@ -147,7 +146,7 @@ def test_what_is_not_a_number_does_not_outlive_its_stream(chosen):
 def test_a_new_key_is_turned(chosen):
     """Against numbers of float64, to the format's own step."""
     if INTERPRETED and chosen.quantised:
-        pytest.skip(ROUNDS)
+        pytest.skip(COARSE)
     heads, group, d = 2, 3, 64
     cache, qkv = filled(chosen, heads, d), new(heads, group, d)
     kernels.attend(qkv, tables(d), cache.layer(LAYER), max(LENGTHS) + 1)

@@ -3,25 +3,25 @@
 Without a GPU they run where TRITON_INTERPRET=1 is set.
 """
 
-import os
 from unittest.mock import patch
 
 import pytest
 import torch
 
+from needs import COARSE, INTERPRETED, NO_GPU, NO_TRITON
 from quaver.core.protocols import CacheSpec
 from quaver.engine.cache import KVCache, PackView
 from quaver.engine.keeping import VALUES, keeping
 from quaver.nn.rope import RotaryEmbedding
 from quaver.precision import Format
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
-    pytest.skip("kernels need a GPU, or triton and TRITON_INTERPRET=1", allow_module_level=True)
-pytest.importorskip("quaver.engine.kernels.prompts", reason="triton is not installed")
+    pytest.skip(NO_GPU, allow_module_level=True)
+pytest.importorskip("quaver.engine.kernels.prompts", reason=NO_TRITON)
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 FORMATS = [Format.BF16, Format.FP16, Format.FP8, Format.FP8_E5M2, Format.INT8]
+MANY = 2 if INTERPRETED else 8  # heads
 SLOTS, LENGTH, LAYER = 5, 96, 1
 PROMPTS = {3: 5, 0: 70, 4: 1}  # how long each is, by its slot, as they are packed
 
@@ -43,10 +43,10 @@ def packed():
 
 
 @pytest.mark.parametrize("chosen", FORMATS, ids=str)
-@pytest.mark.parametrize(("heads", "group", "d"), [(2, 3, 64), (1, 1, 32), (8, 3, 128)])
+@pytest.mark.parametrize(("heads", "group", "d"), [(2, 3, 64), (1, 1, 32), (MANY, 3, 128)])
 def test_prompts_are_read_as_the_twin_reads_them(chosen, heads, group, d):
     if INTERPRETED and str(chosen).startswith("fp8"):
-        pytest.skip("Triton's interpreter rounds a few floats of eight bits to half")
+        pytest.skip(COARSE)
     slots, positions = packed()
     kind = torch.float16 if chosen is Format.FP16 else torch.bfloat16
     generator = torch.Generator().manual_seed(0)

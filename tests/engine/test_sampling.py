@@ -1,5 +1,7 @@
 """Sampling does what transformers' processors do, in their order, and draws what it says."""
 
+from __future__ import annotations
+
 from collections import deque
 
 import numpy as np
@@ -9,18 +11,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
-from transformers.generation.logits_process import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
+from late import Late
 from quaver.core.protocols import Prompt
 from quaver.core.types import SamplingParams
 from quaver.engine.sampling import MAX_WINDOW, Sampler, penalise, truncate
+
+reference = Late("transformers.generation.logits_process")
 
 EVERYTHING = {"top_p": 1.0, "repetition_penalty": 1.0}
 NO_PROMPT = Prompt((1,))
@@ -43,18 +40,18 @@ def ours(logits: Tensor, seen: list[int], params: SamplingParams) -> Tensor:
 
 
 def theirs(logits: Tensor, seen: list[int], params: SamplingParams) -> Tensor:
-    processors = LogitsProcessorList(
+    processors = reference.LogitsProcessorList(
         [
-            RepetitionPenaltyLogitsProcessor(params.repetition_penalty),
-            TemperatureLogitsWarper(params.temperature),
+            reference.RepetitionPenaltyLogitsProcessor(params.repetition_penalty),
+            reference.TemperatureLogitsWarper(params.temperature),
         ]
     )
     if params.top_k:
-        processors.append(TopKLogitsWarper(params.top_k))
+        processors.append(reference.TopKLogitsWarper(params.top_k))
     if params.top_p < 1.0:
-        processors.append(TopPLogitsWarper(params.top_p))
+        processors.append(reference.TopPLogitsWarper(params.top_p))
     if params.min_p:
-        processors.append(MinPLogitsWarper(params.min_p))
+        processors.append(reference.MinPLogitsWarper(params.min_p))
     result: Tensor = processors(torch.tensor([seen], dtype=torch.int64), logits[None].clone())
     return result[0]
 

@@ -1,18 +1,16 @@
 """The sampler's kernel against its twin. Without a GPU it runs where TRITON_INTERPRET=1 is set."""
 
-import os
-
 import pytest
 import torch
 
+from needs import INTERPRETED, NO_GPU, NO_TRITON
 from quaver.core.protocols import Prompt
 from quaver.core.types import SamplingParams
 from quaver.engine.sampling import Sampler
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
-    pytest.skip("kernels need a GPU, or triton and TRITON_INTERPRET=1", allow_module_level=True)
-pytest.importorskip("quaver.engine.kernels.sampling", reason="triton is not installed")
+    pytest.skip(NO_GPU, allow_module_level=True)
+pytest.importorskip("quaver.engine.kernels.sampling", reason=NO_TRITON)
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 PLAIN = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0}

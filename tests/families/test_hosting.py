@@ -1,5 +1,7 @@
 """A model whose text is on the host says what it would say whole."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -33,11 +35,14 @@ def speak(model: Orpheus, prompt: tuple[int, ...], device: torch.device) -> list
     return [frame.tolist() for frame in stream]
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("recipe", ["bf16", "int8", "int8,head=int8,embed=int8", "int8,embed=int8"])
+@pytest.mark.parametrize(
+    ("tied", "recipe"),
+    [
+        *product([True, False], ["bf16", "int8", "int8,head=int8,embed=int8"]),
+        (False, "int8,embed=int8"),  # a table that is also the head has one format
+    ],
+)
 def test_it_says_the_same(tied, recipe, device):
-    if tied and recipe == "int8,embed=int8":
-        pytest.skip("a table that is also the head has one format")
     chosen = find_recipe(recipe)
     model = Orpheus(OrpheusConfig.from_dict(CONFIG | {"tie_word_embeddings": tied}), chosen)
     torch.manual_seed(0)

@@ -1,14 +1,11 @@
 """Rows of the table for what was chosen. The kernel runs where TRITON_INTERPRET=1 is set too."""
 
-import os
-
 import pytest
 import torch
 from torch import nn
 
+from needs import INTERPRETED, NO_GPU, NO_TRITON
 from quaver.loading import open_model
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "int8,head=int8,embed=int8"])
@@ -28,8 +25,8 @@ def test_what_was_said_is_read_from_the_table(tiny_checkpoint, recipe, position)
 @pytest.mark.parametrize(("dtype", "width"), [(torch.bfloat16, 3072), (torch.float32, 33)])
 def test_the_kernel_reads_the_same_rows(dtype, width):
     if not INTERPRETED and not torch.cuda.is_available():
-        pytest.skip("kernels need a GPU, or triton and TRITON_INTERPRET=1")
-    kernel = pytest.importorskip("quaver.nn.kernels.lookup", reason="triton is not installed")
+        pytest.skip(NO_GPU)
+    kernel = pytest.importorskip("quaver.nn.kernels.lookup", reason=NO_TRITON)
     table = torch.randn(100, width, device="cpu" if INTERPRETED else "cuda").to(dtype)
     choice = torch.tensor([0, 39, 40, 7, 40], device=table.device)
     found = kernel.lookup(table, choice, 20, 39, 5)

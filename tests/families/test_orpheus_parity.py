@@ -1,5 +1,7 @@
 """Orpheus says what transformers' Llama says: same logits, same greedy tokens, same tensors."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
+from late import Late
 from quaver.bench.shapes import ORPHEUS_3B
 from quaver.checkpoints.names import Source
 from quaver.core.protocols import Prompt
@@ -24,6 +25,9 @@ from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import sources
 from quaver.loading.orpheus import load_orpheus
 from quaver.precision import Format, Recipe, Role, find_recipe
+
+transformers = Late("transformers")
+processors = Late("transformers.generation.logits_process")
 
 TEXT_TOKENS, BOOK, CONTROL = 40, 32, 10
 VOCABULARY = TEXT_TOKENS + CONTROL + 7 * BOOK + 1  # one spare row, as in the released model
@@ -52,7 +56,7 @@ FP32 = find_recipe("fp32")
 class Pair:
     """Their model and ours, loaded from the folder that theirs was saved to."""
 
-    theirs: LlamaForCausalLM
+    theirs: transformers.LlamaForCausalLM
     ours: Orpheus
     folder: Path
 
@@ -61,9 +65,9 @@ class Pair:
         return self.ours.embed.weight.device
 
 
-def reference(rope: dict, tied: bool, seed: int = 0) -> LlamaForCausalLM:
+def reference(rope: dict, tied: bool, seed: int = 0) -> transformers.LlamaForCausalLM:
     """A Llama whose logits are far apart, so that rounding cannot hide a mistake."""
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=48,
         intermediate_size=80,
@@ -78,7 +82,7 @@ def reference(rope: dict, tied: bool, seed: int = 0) -> LlamaForCausalLM:
         attn_implementation="eager",
         orpheus=SECTION,
     )
-    model = LlamaForCausalLM(config).eval()
+    model = transformers.LlamaForCausalLM(config).eval()
     random = np.random.default_rng(seed)
     for parameter in model.parameters():
         shape = tuple(parameter.shape)
@@ -207,9 +211,11 @@ def test_logits_of_a_position_are_the_legal_rows(pair):
 
 
 @torch.inference_mode()
-def greedy(model: LlamaForCausalLM, prompt: list[int], steps: int, penalty: float) -> list[int]:
+def greedy(
+    model: transformers.LlamaForCausalLM, prompt: list[int], steps: int, penalty: float
+) -> list[int]:
     """transformers' greedy search, kept to the tokens that are legal in a frame."""
-    processor = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1.0 else None
+    processor = processors.RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1.0 else None
     tokens = torch.tensor([prompt], device=model.device)
     fed, past, made = tokens, None, []
     while len(made) < steps and STOP not in made:
@@ -294,7 +300,7 @@ def test_codes_in_the_prompt_count_for_the_penalty_as_in_transformers(pair):
 @pytest.mark.parametrize("shard_size", ["1GB", "40KB"])
 @torch.inference_mode()
 def test_saved_checkpoints_load(pair, tmp_path, dtype, shard_size):
-    stored = LlamaForCausalLM.from_pretrained(pair.folder, dtype=dtype)
+    stored = transformers.LlamaForCausalLM.from_pretrained(pair.folder, dtype=dtype)
     stored.save_pretrained(tmp_path, max_shard_size=shard_size)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard_size == "40KB")
     tokens = random_tokens(1, 50, device=pair.device)
@@ -307,7 +313,9 @@ def test_saved_checkpoints_load(pair, tmp_path, dtype, shard_size):
 def test_bf16_is_as_near_as_transformers_own(pair):
     tokens = random_tokens(2, 100, device=pair.device)
     exact = pair.theirs(tokens).logits
-    theirs = LlamaForCausalLM.from_pretrained(pair.folder, dtype=torch.bfloat16).to(pair.device)
+    theirs = transformers.LlamaForCausalLM.from_pretrained(pair.folder, dtype=torch.bfloat16).to(
+        pair.device
+    )
     ours = load_orpheus(pair.folder, "tiny", find_recipe("bf16"), pair.device)
     assert ours.embed.weight.dtype == torch.bfloat16
     error = (ours(tokens) - exact).square().mean().sqrt()
@@ -363,7 +371,9 @@ def test_the_released_size_has_the_tensors_of_llama(tied, count):
         )
     }
     with torch.device("meta"):
-        theirs = LlamaForCausalLM(LlamaConfig(**ORPHEUS_3B | {"tie_word_embeddings": tied}))
+        theirs = transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(**ORPHEUS_3B | {"tie_word_embeddings": tied})
+        )
     expected = {n: tuple(p.shape) for n, p in theirs.named_parameters()}
     assert ours == expected
     assert ours["model.layers.27.self_attn.k_proj.weight"] == (1024, 3072)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from quaver.codecs.layout import CodeLayout
 from quaver.core.errors import CheckpointError, InputError
-from quaver.core.protocols import Prompt, Reference
+from quaver.core.protocols import Prompt, Readable, Reference
 from quaver.families.orpheus.config import OrpheusConfig, SpeechConfig, SpeechTokens
 from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.families.orpheus.voices import default_voices
@@ -121,13 +121,48 @@ def test_an_unknown_voice_lists_the_voices():
 
 def test_an_alphabet_turns_characters_into_their_plain_forms():
     family = letter_prompts("abcdefghijklmnopqrstuvwxyz '\"-.,:N")
-    read = family.prompt("naïve “café” — it’s…\u00a0Ñ").tokens[2:-4]
-    assert "".join(map(chr, read)) == 'naive "cafe" - it\'s... N'
+    readable = family.readable("naïve “café” — it’s…\u00a0Ñ")
+    assert readable == Readable('naive "cafe" - it\'s... N')
+    read = family.prompt(readable.text).tokens[2:-4]
+    assert "".join(map(chr, read)) == readable.text
 
 
-def test_characters_outside_the_alphabet_are_named():
-    with pytest.raises(InputError, match="does not know: % ß"):
-        letter_prompts("abc d").prompt("a ß b % c ß")
+@pytest.mark.parametrize(
+    ("alphabet", "text", "read", "left_out"),
+    [
+        ("abc d", "a ß b % c ß", "a b c", "ß%ß"),
+        ("abc .", "a \U0001f389. b\U0001f389c \U0001f389", "a. b c", "\U0001f389" * 3),
+        ("abcs", "\u4f60a\u4f60b", "ab", "\u4f60\u4f60"),  # within a word no space
+        ("abc", "a\u0301\u0302b\u200dc\ufe0f\u200e", "abc", ""),  # marks are not counted
+        ("abs", "Aß", "ass", ""),  # the other case, and its letters
+        ("AB ", "ab", "AB", ""),
+        ("12 ", "½ x² ℃", "2", "½x℃"),  # nothing of what would be read wrong
+        ("abäc", "a\u0308bc", "äbc", ""),  # composed, as the alphabet has it
+        ("abc ", "\ud55c\uae00 b", "b", "\ud55c\uae00"),  # as given, not as parts
+        ("laugh", "<laugh>", "", ["<laugh>"]),  # a tag is not read as a word
+        ("a<laugh>", "a<laugh>", "a<laugh>", ""),
+        (None, "naïve \U0001f389 <laugh>", "naïve \U0001f389 <laugh>", ""),
+    ],
+)
+def test_what_an_alphabet_lacks_is_left_out_and_told(alphabet, text, read, left_out):
+    assert letter_prompts(alphabet).readable(text) == Readable(read, tuple(left_out))
+
+
+@pytest.mark.parametrize(
+    ("voices", "voice", "language"),
+    [
+        (ENGLISH, "tara", "en"),
+        (("pierre", "amelie", "marie"), "marie", "fr"),
+        (("pierre", "amelie", "marie"), None, "fr"),
+        (("javi", "sergio", "maria", "pietro", "giulia", "carlo"), "maria", "es"),
+        (("javi", "sergio", "maria", "pietro", "giulia", "carlo"), "carlo", "it"),
+        (("장", "max"), "max", "en"),  # a fine-tune's own names tell nothing
+        ((), None, "en"),
+    ],
+)
+def test_a_voice_speaks_a_language(voices, voice, language):
+    assert prompts(voices=voices).language(voice) == language
+    assert prompts(voices=voices, language="da").language(voice) == "da"
 
 
 def test_without_an_alphabet_text_goes_through_as_it_is():

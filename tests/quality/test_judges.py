@@ -10,6 +10,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from torch.nn import functional as F
 
+from late import Late
 from quaver.core.errors import InputError, UnsupportedError
 from quaver.quality.metrics import find_metrics, packages
 from quaver.quality.metrics.metric import NotMeasured, Score, Speech
@@ -18,7 +19,7 @@ from quaver.quality.metrics.wavlm import WavlmSimilarity
 from quaver.quality.metrics.wer import word_errors
 from quaver.quality.metrics.whisper import WhisperWordErrorRate
 
-transformers = pytest.importorskip("transformers")
+transformers = Late("transformers")
 RATE = 16_000
 
 

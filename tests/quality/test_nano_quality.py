@@ -1,19 +1,16 @@
 """The benchmark of the bundled model must see planted damage and must not see any where none is."""
 
 import importlib.util
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from needs import needs_flite
 from quaver.quality.panel import PLAIN_SENTENCES
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "nano_quality.py"
-needs_flite = pytest.mark.skipif(
-    shutil.which("flite") is None, reason="flite is the source synthesiser; it is not installed"
-)
 
 
 @pytest.fixture(scope="module")

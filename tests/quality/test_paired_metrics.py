@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
+from needs import NO_FLITE
 from quaver.core.errors import InputError
 from quaver.quality.metrics.distance import RESOLUTIONS, LogSpectralDistance, MultiResolutionStft
 from quaver.quality.metrics.intelligibility import Estoi, Pesq
@@ -46,7 +47,7 @@ def voice(rate=RATE, seconds=2.4, tempo=1.0, pitch=1.0):
 
 def flite(tmp_path_factory):
     if shutil.which("flite") is None:
-        pytest.skip("flite is not installed")
+        pytest.skip(NO_FLITE)
     from quaver.train.synthesis import speak
 
     scratch = tmp_path_factory.mktemp("voice") / "speech.wav"
@@ -520,7 +521,7 @@ HEARD = {
 @pytest.mark.parametrize("ladder", HEARD)
 @pytest.mark.parametrize(("metric", "package"), JUDGES)
 def test_the_real_judges_hear_damage_in_its_order(metric, package, ladder, tmp_path_factory):
-    pytest.importorskip(package)
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
     x = flite(tmp_path_factory)  # PESQ finds no speech in a buzz
     values = [value(metric, x, x), *(value(metric, damage(x), x) for damage in HEARD[ladder])]
     assert (np.diff(values) < 0).all(), values
@@ -529,7 +530,6 @@ def test_the_real_judges_hear_damage_in_its_order(metric, package, ladder, tmp_p
 
 
 def test_estoi_repeats_itself_and_leaves_the_generator_alone():
-    pytest.importorskip("pystoi")
     x = voice()
     hole = x.copy()
     hole[10_000:18_000] = 0
@@ -541,7 +541,6 @@ def test_estoi_repeats_itself_and_leaves_the_generator_alone():
 
 
 def test_estoi_of_a_moment_is_not_measured():
-    pytest.importorskip("pystoi")
     x = np.zeros(RATE)
     x[4000:8000] = voice(seconds=0.25)
     result = Estoi().measure(spoken(x), spoken(x))

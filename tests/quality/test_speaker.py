@@ -1,20 +1,17 @@
 """Voices are told apart whatever they say, however loud and at whichever rate."""
 
-import shutil
 import subprocess
 import wave
 
 import numpy as np
 import pytest
 
+from needs import needs_flite
 from quaver.core.errors import InputError
 from quaver.quality.metrics.speaker import SpeakerClassifier, speaker_features
 from quaver.quality.panel import PLAIN_SENTENCES
 
 VOICES = ("slt", "rms", "awb")
-needs_flite = pytest.mark.skipif(
-    shutil.which("flite") is None, reason="flite makes the voices to tell apart; not installed"
-)
 
 
 def tone(hertz, rate=16_000, seconds=1.0, seed=0):

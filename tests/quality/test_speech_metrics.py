@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfiltfilt
 
+from needs import NO_FLITE
 from quaver.core.errors import UnsupportedError
 from quaver.quality.metrics.alignment import UNALIGNED, Alignment
 from quaver.quality.metrics.failures import Failures, failures, longest_run, repeated_seconds
@@ -65,7 +66,8 @@ def noisy(samples, decibels, seed=1):
 
 
 needs_distillmos = pytest.mark.skipif(
-    not (find_spec("distillmos") and find_spec("xls_r_sqa")), reason="an optional judge"
+    not (find_spec("distillmos") and find_spec("xls_r_sqa")),
+    reason="DistillMOS is not installed: pip install distillmos xls-r-sqa",
 )
 
 
@@ -420,7 +422,7 @@ def test_mos_ignores_level(spoken):
 def studio(tmp_path_factory):
     """The sentence by a clean voice: what a judge makes of damage does not hang on our model."""
     if shutil.which("flite") is None:
-        pytest.skip("flite is not installed")
+        pytest.skip(NO_FLITE)
     from quaver.train.synthesis import speak
 
     samples, rate = speak(TEXT, "rms", tmp_path_factory.mktemp("voice") / "speech.wav")

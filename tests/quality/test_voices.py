@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
+from needs import NO_FLITE
 from quaver.quality.metrics.metric import Kind, NotMeasured, Score, Speech
 from quaver.quality.metrics.similarity import (
     SpeakerSimilarity,
@@ -18,7 +19,7 @@ from quaver.quality.metrics.speaker import VoiceDistance
 
 RATE = 16_000
 needs_weights = pytest.mark.skipif(
-    not find_spec("resemblyzer"), reason="its wheel holds the weights; not installed"
+    not find_spec("resemblyzer"), reason="resemblyzer is not installed: pip install resemblyzer"
 )
 JUDGES = [VoiceDistance, pytest.param(SpeakerSimilarity, marks=needs_weights)]
 
@@ -58,7 +59,7 @@ def clipped(samples, share):
 def say(tmp_path_factory):
     """Speech [n] of a sentence by one of flite's voices, at 16 kHz."""
     if shutil.which("flite") is None:
-        pytest.skip("flite is not installed")
+        pytest.skip(NO_FLITE)
     from quaver.train.synthesis import speak
 
     scratch = tmp_path_factory.mktemp("voice") / "speech.wav"

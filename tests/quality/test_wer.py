@@ -1,6 +1,5 @@
 """The judge of words: one spelling for both sides, and ears that hear a known voice."""
 
-import shutil
 import subprocess
 import sys
 import wave
@@ -10,14 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from needs import needs_flite
 from quaver.core.errors import InputError, UnsupportedError
 from quaver.quality.metrics.wer import WordErrorRate, normalise, word_errors
 from quaver.quality.panel import PLAIN_SENTENCES
 from quaver.quality.words import number_words, ordinal_words
-
-needs_flite = pytest.mark.skipif(
-    shutil.which("flite") is None, reason="flite makes the speech to be judged; it is not installed"
-)
 
 
 @pytest.mark.parametrize(

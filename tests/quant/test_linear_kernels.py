@@ -1,22 +1,20 @@
 """Triton kernels against float64. Without a GPU they run where TRITON_INTERPRET=1 is set."""
 
-import os
-
 import pytest
 import torch
 from torch.nn import functional as F
 
+from needs import INTERPRETED, NO_GPU, NO_TRITON, ONLY_GPU
 from quaver.nn.linear import Linear
 from quaver.nn.norm import RMSNorm
 from quaver.precision import Format
 from quaver.precision.weight import QuantisedWeight
 from quaver.quant.apply import LAYERS
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
-    pytest.skip("kernels need a GPU, or triton and TRITON_INTERPRET=1", allow_module_level=True)
-pytest.importorskip("quaver.nn.kernels.skinny", reason="triton is not installed")
-from quaver.nn.kernels.expand import expand  # noqa: E402
+    pytest.skip(NO_GPU, allow_module_level=True)
+pytest.importorskip("quaver.nn.kernels.skinny", reason=NO_TRITON)
+from quaver.nn.kernels.expand import expand
 
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
@@ -29,6 +27,7 @@ SHAPES = (
     if INTERPRETED
     else [(128, 128), (5120, 3072), (16384, 3072), (3072, 8192)]
 )
+SURROUNDED = (128, 256) if INTERPRETED else SHAPES[1]
 # of a result in bf16, and of NormalFloat's levels in it
 CLOSE = 4e-3
 
@@ -95,7 +94,7 @@ def test_a_product_of_few_rows_is_that_of_its_weight(chosen, shape, rows):
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize(("normed", "added"), [(True, False), (False, True), (True, True)])
 def test_what_stands_around_it_is_in_the_kernel(chosen, rows, gated, normed, added):
-    outputs, count = SHAPES[1]
+    outputs, count = SURROUNDED
     layer, weight = layer_of(chosen, torch.randn(outputs, count) / count**0.5)
     norm = RMSNorm(count, 1e-5)
     norm.weight.data = torch.rand(count, generator=torch.Generator().manual_seed(2)) + 0.5
@@ -171,7 +170,7 @@ def test_sums_are_added_up_in_one_order():
         assert torch.equal(layer(x), first)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="Triton's interpreter runs one launch at a time")
+@pytest.mark.skipif(INTERPRETED, reason=ONLY_GPU)
 @pytest.mark.parametrize("chosen", [None, Format.FP8, Format.INT4], ids=str)
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_products_in_a_row_wait_for_each_other(chosen, rows):
@@ -193,7 +192,7 @@ def test_products_in_a_row_wait_for_each_other(chosen, rows):
         assert torch.equal(run(apart=False), expected)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="PyTorch's own kernels need a GPU")
+@pytest.mark.skipif(INTERPRETED, reason=ONLY_GPU)
 @pytest.mark.parametrize("chosen", [Format.FP8, Format.FP8_STATIC, Format.INT8_DYNAMIC])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("rows", [17, 200])

@@ -1,6 +1,7 @@
 """What an engine says and what a client does may cross; frames may be anything."""
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from quaver.server.settings import Settings
 from quaver.server.wire import HEADER, MOST_BYTES, Frame, Frames, Kind, Order, WireError, pack
 
 RATE = 24000
-ORDER = Order("req", "Hello.", None, 1, None, {}, False)
+ORDER = Order("req", "Hello.", None, 1, None, {}, False, "auto", False)
 SECOND = b"\0\0" * RATE
 
 
@@ -32,7 +33,8 @@ class Line:
 @pytest.fixture
 def engine():
     engine = Engine(Settings().places[0])
-    engine.status, engine.facts, engine._writer = Status.READY, {"sample_rate": RATE}, Line()
+    engine._status, engine._heard = Status.READY, time.monotonic()
+    engine.facts, engine._writer = {"sample_rate": RATE}, Line()
     return engine
 
 

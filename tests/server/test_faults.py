@@ -135,15 +135,13 @@ def test_more_than_can_be_spoken_is_refused_at_once(server):
         held = [pool.submit(server.speak, "stuck", stream=False) for _ in range(4)]
         until(lambda: server.metric("num_requests_accepted") == 4)
         refused = server.metric("requests_refused_total", reason="server_busy")
-        started = time.monotonic()
         answer = server.speak("count 3")
-        took = time.monotonic() - started
+        assert not any(each.done() for each in held), "it was not refused after them"
         server.kill_engine()
         assert {each.result().status for each in held} == {503}
     assert (answer.status, answer.error["code"]) == (429, "server_busy")
     assert answer.error["type"] == "rate_limit_error"
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
-    assert took < 2  # milliseconds, but not after waiting for the others
     assert server.metric("requests_refused_total", reason="server_busy") == refused + 1
 
 
@@ -158,7 +156,7 @@ def test_a_client_that_leaves_frees_its_place(server, fields):
 @pytest.mark.parametrize("fields", [{"stream": False}, {}])
 def test_a_client_that_leaves_before_any_sound_frees_its_place(server, fields):
     body = json.dumps({"input": "stuck", **fields}).encode()
-    head = "POST /v1/audio/speech HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         until(lambda: server.metric("num_requests_running") == 1)
@@ -190,7 +188,7 @@ def test_a_slow_reader_stalls_nobody_and_gets_everything(server):
         for _ in range(5):
             assert server.speak("count 20").body
         time.sleep(1.5)  # the engine tells how it does every second
-        assert server.metric("num_requests_running") == 1  # held, and not made to its end
+        until(lambda: server.metric("num_requests_running") == 1)  # held, not made to its end
         rest = slow.read()
     assert len(rest) == (count - 1) * CHUNK
     assert rest == chunks(5, count)[CHUNK:]
@@ -210,13 +208,14 @@ def test_a_client_that_takes_nothing_is_let_go():
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_streams_finish_and_no_new_ones_in(sign):
     with scripted(max_streams=2) as server:
-        with server.speaking("count 200", seed=2) as response:
+        count = 1000  # four seconds: time to be refused while it runs
+        with server.speaking(f"count {count}", seed=2) as response:
             response.read(CHUNK)
             server.process.send_signal(sign)
             until(lambda: server.get("/health/ready").status == 503)
             refused = server.speak("count 1")
             assert (refused.status, refused.error["code"]) == (503, "draining")
-            assert response.read() == chunks(2, 200)[CHUNK:]
+            assert response.read() == chunks(2, count)[CHUNK:]
         assert server.wait() == 0
 
 

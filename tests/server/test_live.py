@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from scripted import FRAME, RATE, tone
-from serving import scripted, until
+from serving import PATIENCE, scripted, until
 
 KEY = "a-key-of-the-test"
 SECONDS = FRAME / RATE  # of a chunk
@@ -19,9 +19,7 @@ SECONDS = FRAME / RATE  # of a chunk
 
 @pytest.fixture(scope="module")
 def server():
-    with scripted(
-        max_streams=2, max_queue=0, max_chars=300, max_body=4096, idle_timeout=1
-    ) as server:
+    with scripted(max_streams=2, max_queue=0, max_chars=300, max_body=4096) as server:
         yield server
 
 
@@ -42,7 +40,7 @@ class Talk:
         self.socket.send(json.dumps({"type": kind} | fields))
 
     def next(self) -> dict | bytes:
-        message = self.socket.recv(timeout=20)
+        message = self.socket.recv(timeout=PATIENCE)
         return json.loads(message) if isinstance(message, str) else message
 
     def until(self, kind: str) -> list[dict | bytes]:
@@ -200,8 +198,8 @@ def test_closing_is_answered(server):
     assert closed.value.rcvd.code == 1000
 
 
-def test_who_says_nothing_is_let_go_unless_listening(server):
-    with talking(server) as talk:
+def test_who_says_nothing_is_let_go_unless_listening():
+    with scripted(max_streams=2, idle_timeout=1) as server, talking(server) as talk:
         talk.send("session.config", seed=1)
         talk.send("input.text", text="count 400")  # more seconds than the patience is
         talk.send("input.done")

@@ -16,7 +16,9 @@ from quaver.loading import load
 from quaver.server.wire import Frame, Frames, Kind, Order, pack
 from quaver.server.worker import Worker
 
-SHORT = Order("req", "Hello.", "ada", 1, None, {"temperature": 0.8, "top_p": 1.0}, False)
+SHORT = Order(
+    "req", "Hello.", "ada", 1, None, {"temperature": 0.8, "top_p": 1.0}, False, "auto", False
+)
 LONG = " ".join(f"This is sentence number {i}, and it goes on for a while." for i in range(12))
 
 
@@ -46,18 +48,20 @@ class Front:
 
     def _hear(self) -> Iterator[Frame]:
         while data := self._line.recv(1 << 16):
-            yield from (f for f in self._frames.feed(data) if f.kind is not Kind.PULSE)
+            for frame in self._frames.feed(data):
+                if frame.kind not in (Kind.PULSE, Kind.ALIVE):
+                    yield frame
 
 
 @pytest.fixture
 def front(voice):
     ours, theirs = socket.socketpair()
-    ours.settimeout(30)
+    ours.settimeout(240)
     worker = threading.Thread(target=Worker(voice, theirs, False, lambda: None).run)
     worker.start()
     yield Front(ours)
     ours.close()
-    worker.join(30)
+    worker.join(240)
     assert not worker.is_alive()
     theirs.close()
 
@@ -167,7 +171,7 @@ def test_who_comes_while_a_step_can_wait_is_in_it():
         front.order(number)
         time.sleep(0.05)
     ours.close()
-    worker.join(30)
+    worker.join(240)
     theirs.close()
     assert not worker.is_alive()
     assert made.let_in
@@ -175,7 +179,7 @@ def test_who_comes_while_a_step_can_wait_is_in_it():
 
 
 def eventually(found: Callable[[], object]) -> bool:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 240
     while not found() and time.monotonic() < until:
         time.sleep(0.01)
     return bool(found())
@@ -194,7 +198,7 @@ def test_a_front_that_reads_nothing_holds_no_step_up():
     assert eventually(lambda: stream.ended)
     sound = [frame.payload for frame in front.until(Kind.DONE, 1) if frame.kind is Kind.AUDIO]
     ours.close()
-    worker.join(30)
+    worker.join(240)
     theirs.close()
     assert not worker.is_alive()
     assert sound == [pcm16(scripted.tone(3, number)).tobytes() for number in range(200)]

@@ -1,15 +1,14 @@
 """A real browser with the page in it, ears on its loudspeaker, and a watch over its mistakes."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from hearing import ELSEWHERE, PATIENCE, Watch
+from needs import CHROMIUM, NO_CHROMIUM
 from speech_stub import SpeechStub
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 expect.set_options(timeout=1000 * PATIENCE)
 OPTIONS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
 
@@ -42,7 +41,7 @@ AudioNode.prototype.connect = function (target, ...more) {
 @pytest.fixture(scope="module")  # it holds an event loop, which other files must not find running
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
+        pytest.skip(NO_CHROMIUM)
     with sync_playwright() as playwright:
         options = [*OPTIONS, f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)

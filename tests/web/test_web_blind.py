@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from hearing import LOUD, SILENT, until
+from hearing import LOUD, PATIENCE, SILENT, until
 from quaver.quality.stats import binomial_p
 from speech_stub import PITCH, Answer
 
@@ -103,9 +103,9 @@ def test_both_questions(ready):
 def test_cancel_and_trouble(ready, watch, stub):
     stub.answer = Answer(seconds=20, hold_after=2)
     ready.get_by_role("button", name="Start a round").click()
-    assert stub.sent.wait(20)
+    assert stub.sent.wait(PATIENCE)
     ready.locator("#ab").get_by_role("button", name="Cancel").click()
-    assert stub.gone.wait(10)
+    assert stub.gone.wait(PATIENCE)
     expect(ready.locator("#ab-said")).to_have_text("Cancelled.")
     watch.expected = "429"
     stub.answer = Answer(refuse=(429, {"message": "Full.", "param": None}))

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from hearing import DRAWN, ELSEWHERE, LOUD, SILENT, Watch, speak, until
+from hearing import DRAWN, ELSEWHERE, LOUD, PATIENCE, SILENT, Watch, speak, until
 from speech_stub import RATE, Answer, sound
 
 
 def test_hears_and_draws_while_the_server_still_speaks(ready, stub):
     stub.answer = Answer(seconds=1.0, chunk=0.1, hold_after=5)
     speak(ready)
-    assert stub.sent.wait(20)
+    assert stub.sent.wait(PATIENCE)
     until(ready, LOUD)
     until(ready, "Math.abs(ears.pitch - 500) < 20")
     assert ready.evaluate("ears.context.sampleRate") == RATE
@@ -31,7 +31,7 @@ def test_hears_and_draws_while_the_server_still_speaks(ready, stub):
 def test_ttfa_is_that_of_an_audible_sample(ready, stub):
     stub.answer = Answer(seconds=0.4, quiet=0.2, chunk=0.1, hold_after=2)
     speak(ready)
-    assert stub.sent.wait(20)
+    assert stub.sent.wait(PATIENCE)
     expect(ready.locator("#seconds")).to_have_text("0.2 s")
     expect(ready.locator("#ttfa")).to_have_text("–")
     stub.go.set()
@@ -39,8 +39,19 @@ def test_ttfa_is_that_of_an_audible_sample(ready, stub):
     expect(ready.locator("#rtfx")).to_contain_text("RTFx")
 
 
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [("1", " 1 character was left out"), ("12", " 12 characters were left out"), (None, "")],
+)
+def test_tells_what_the_model_could_not_read(ready, stub, count, told):
+    stub.answer = Answer(seconds=0.2, headers={"X-Characters-Left-Out": count} if count else {})
+    speak(ready)
+    more = f"{told}: the model cannot read everything." if told else ""
+    expect(ready.locator("#status")).to_have_text(f"Finished: 0.2 s of speech.{more}")
+
+
 def test_no_underrun_at_the_end(ready, stub):
-    stub.answer = Answer(seconds=0.3, chunk=0.1)
+    stub.answer = Answer(seconds=0.3, chunk=0.3)  # at once, so that no chunk can be late
     speak(ready)
     expect(ready.locator("#status")).to_have_text("Finished: 0.3 s of speech.")
     expect(ready.locator("#underruns")).to_have_text("0")
@@ -64,11 +75,11 @@ def test_where_browsers_trust_nobody(page, stub):
 def test_cancel_reaches_the_server(ready, stub, hold):
     stub.answer = Answer(seconds=20, hold_after=hold)
     speak(ready)
-    assert stub.sent.wait(20)
+    assert stub.sent.wait(PATIENCE)
     if hold:
         until(ready, LOUD)
     ready.get_by_role("button", name="Cancel").click()
-    assert stub.gone.wait(10), "the server was not told"
+    assert stub.gone.wait(PATIENCE), "the server was not told"
     expect(ready.locator("#status")).to_have_text("Stopped.")
     assert ready.locator("#takes li").count() == (1 if hold else 0)
     if hold:
@@ -96,10 +107,10 @@ def test_keyboard_alone(ready, stub):
     ready.keyboard.type("77")
     stub.answer = Answer(seconds=20, hold_after=2)
     ready.keyboard.press("Control+Enter")
-    assert stub.sent.wait(20)
+    assert stub.sent.wait(PATIENCE)
     ready.keyboard.press("Control+Enter")  # speaks already
     ready.keyboard.press("Escape")
-    assert stub.gone.wait(10)
+    assert stub.gone.wait(PATIENCE)
     made = {"voice": "ben", "recipe": "int8", "speed": 0.25, "seed": 77, "model": "stub"}
     assert stub.asked == [made | {"input": "One two. <sigh> ", "response_format": "pcm"}]
 

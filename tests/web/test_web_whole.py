@@ -13,7 +13,7 @@ import serving
 from hearing import LOUD, Watch, speak, until
 from serving import Server, scripted, served
 
-SLOW = 120_000  # milliseconds that real speech may take
+SLOW = 600_000  # milliseconds that real speech may take
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,12 @@ crash, a full disk or a cancelled request never leaves half a file under the nam
 for. A pipe gets every packet as soon as the encoder gives it: headers then carry no lengths, and
 nothing is sent before the first samples.
 
-WAV is written by hand, in 16 bits; everything else by PyAV, whose wheels hold the encoders.
+WAV and pcm are written by hand, in 16 bits; PyAV, whose wheels hold the encoders, writes the rest.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -20,7 +19,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 import numpy as np
 
+from quaver.audio.resample import Resampler
 from quaver.core.errors import InputError
+from quaver.core.files import hidden_name, settle, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 UNKNOWN_LENGTH = 0xFFFFFFFF  # what players take as "until the stream ends"
 WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
+LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000  # Hz
+PCM_RATE = 24_000  # Hz, which clients of OpenAI's API assume
+G711_RATE = 8_000  # Hz
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +42,69 @@ class _Codec:
     encoder: str
     sample_format: str
     bit_rate: int | None = None  # bit/s for one channel; None is lossless
+    rates: tuple[int, ...] = ()  # Hz that the encoder takes; empty is any
     pipe_options: Mapping[str, str] = field(default_factory=dict)
 
 
+_MPEG_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
+# Ogg gathers a second of packets in a page unless told otherwise (in microseconds).
+_SHORT_PAGES = {"page_duration": "20000"}
 _CODECS = {
-    "mp3": _Codec("mp3", "libmp3lame", "fltp", 96_000, {"write_xing": "0"}),
-    # Ogg gathers a second of packets in a page unless told otherwise (in microseconds).
-    "opus": _Codec("ogg", "libopus", "flt", 64_000, {"page_duration": "20000"}),
+    "mp3": _Codec("mp3", "libmp3lame", "fltp", 96_000, _MPEG_RATES, {"write_xing": "0"}),
+    "opus": _Codec("ogg", "libopus", "flt", 64_000, _OPUS_RATES, _SHORT_PAGES),
     "flac": _Codec("flac", "flac", "s16"),
-    "aac": _Codec("adts", "aac", "fltp", 96_000),
+    "aac": _Codec("adts", "aac", "fltp", 96_000, _MPEG_RATES),
+    "g711_ulaw": _Codec("mulaw", "pcm_mulaw", "s16", rates=(G711_RATE,)),
+    "g711_alaw": _Codec("alaw", "pcm_alaw", "s16", rates=(G711_RATE,)),
 }
-FORMATS = ("wav", *_CODECS)
+HEADERLESS = ("pcm", "g711_ulaw", "g711_alaw")  # nothing in the bytes tells their rate
+FORMATS = ("wav", *(name for name in _CODECS if name not in HEADERLESS), *HEADERLESS)
+_ENDINGS = {name.removeprefix("g711_"): name for name in FORMATS}
 
 
 def format_of(path: str | Path) -> str:
     """The format that the ending of `path` names. Raises InputError for any other ending."""
     ending = Path(path).suffix.lower().removeprefix(".")
-    _check_format(ending, f"{path} ends in {'.' + ending if ending else 'nothing'}")
-    return ending
+    if ending not in _ENDINGS:
+        given = "." + ending if ending else "nothing"
+        raise InputError(f"{path} ends in {given}; allowed are {', '.join(_ENDINGS)}")
+    return _ENDINGS[ending]
+
+
+def ending_of(format: str) -> str:
+    """The ending of a file name, without its dot, that names `format`."""
+    return next(ending for ending, name in _ENDINGS.items() if name == format)
+
+
+def check_rate(format: str, rate: int | None) -> None:
+    """Raise InputError for a rate in Hz that `format` cannot have; None is always allowed."""
+    if rate is None:
+        return
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        allowed = f"{LOWEST_RATE} to {HIGHEST_RATE}"
+        raise InputError(f"the sample rate is {rate} Hz; allowed is {allowed}")
+    rates = _CODECS[format].rates if format in _CODECS else ()
+    if rates and rate not in rates:
+        allowed = ", ".join(map(str, rates))
+        raise InputError(f"the sample rate is {rate} Hz; {format} has {allowed}")
+
+
+def output_rate(format: str, sample_rate: int, rate: int | None = None) -> int:
+    """Rate in Hz that `format` is written at for samples at `sample_rate`.
+
+    `rate` is what was asked for. By default pcm has 24,000 Hz and every other format the rate of
+    the samples, or where its encoder has not that one, the next above. Raises InputError.
+    """
+    check_rate(format, rate)
+    if rate is not None:
+        return rate
+    if format == "pcm":
+        return PCM_RATE
+    rates = _CODECS[format].rates if format in _CODECS else ()
+    return min(
+        (each for each in rates if each >= sample_rate), default=max(rates, default=sample_rate)
+    )
 
 
 def save(path: str | Path, samples: NDArray[np.float32], sample_rate: int) -> Path:
@@ -69,27 +118,37 @@ def save(path: str | Path, samples: NDArray[np.float32], sample_rate: int) -> Pa
 class StreamWriter:
     """A context manager that encodes mono samples as they arrive.
 
+    Samples have `sample_rate`; what is written has `rate`, see `output_rate`.
+
     `target` is a path, or a binary file open for writing, which is never sought in or closed.
     Leaving the block normally completes the file; leaving it by an exception, or `abort()`,
     removes it. Whether the target can be written is found out on construction, before the caller
     spends a minute on loading a model. A reader that went away raises BrokenPipeError.
     """
 
-    def __init__(self, target: Path | BinaryIO, sample_rate: int, format: str) -> None:
-        _check_format(format, f"the format is {format!r}")
+    def __init__(
+        self, target: Path | BinaryIO, sample_rate: int, format: str, rate: int | None = None
+    ) -> None:
+        check_format(format)
+        self.rate = output_rate(format, sample_rate, rate)
+        self._resampler = None if self.rate == sample_rate else Resampler(sample_rate, self.rate)
         self._sink = _sink_for(target)
         self._done = False
         with ExitStack() as undo:
             undo.callback(self._sink.discard)
-            self._encoder = _encoder_for(format, self._sink, sample_rate)
+            self._encoder = _encoder_for(format, self._sink, self.rate)
             undo.pop_all()
 
     def write(self, samples: NDArray[np.float32]) -> None:
         """Encode samples [n], clipped to -1..1. Some may stay in the encoder until later."""
         if self._done:
             raise ValueError("the writer is closed")
+        samples = np.asarray(samples, dtype=np.float32)
+        self._encode(samples if self._resampler is None else self._resampler.push(samples))
+
+    def _encode(self, samples: NDArray[np.float32]) -> None:
         if len(samples):
-            self._encoder.write(np.asarray(samples, dtype=np.float32))
+            self._encoder.write(samples)
             self._sink.flush()
 
     def close(self) -> None:
@@ -98,6 +157,8 @@ class StreamWriter:
             return
         with ExitStack() as undo:
             undo.callback(self.abort)
+            if self._resampler is not None:
+                self._encode(self._resampler.finish())
             self._encoder.close()
             self._sink.commit()
             undo.pop_all()
@@ -169,7 +230,8 @@ class _NewFile(_Pipe):
 
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()  # a link keeps pointing where it does
-        self._part = self._path.with_name(f".quaver-{secrets.token_hex(8)}.part")
+        sweep(self._path.parent)
+        self._part = hidden_name(self._path)
         super().__init__(self._part.open("xb"))
 
     def flush(self) -> None:
@@ -179,10 +241,8 @@ class _NewFile(_Pipe):
         return True
 
     def commit(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
-        self._part.replace(self._path)
+        settle(self._part, self._path)
 
     def discard(self) -> None:
         super().discard()
@@ -207,17 +267,21 @@ class _Device(_Pipe):
 def _sink_for(target: Path | BinaryIO) -> _Pipe:
     if not isinstance(target, Path):
         return _Pipe(target)
-    if target.is_dir():
-        raise InputError(f"{target} is a folder; give a file name, such as {target / 'out.wav'}")
-    if not target.parent.is_dir():
-        raise InputError(f"the folder {target.parent} does not exist; create it or choose another")
     try:
+        if target.is_dir():
+            example = target / "quaver.wav"
+            raise InputError(f"{target} is a folder; name a file in it, such as {example}")
+        if not target.parent.is_dir():
+            raise InputError(
+                f"the folder {target.parent} does not exist; create it or choose another"
+            )
         if target.exists() and not target.is_file():
             return _Device(target)
         return _NewFile(target)
     except OSError as error:
         raise InputError(
-            f"cannot write {target} ({error.strerror}); choose a folder that you may write to"
+            f"cannot write {str(target)[:200]} ({error.strerror}); "
+            "choose another name, or a folder that you may write to"
         ) from error
 
 
@@ -233,7 +297,23 @@ class _Encoder(Protocol):
 def _encoder_for(format: str, sink: _Pipe, sample_rate: int) -> _Encoder:
     if format == "wav":
         return _Wav(sink, sample_rate)
+    if format == "pcm":
+        return _Raw(sink)
     return _Compressed(_CODECS[format], sink, sample_rate)
+
+
+class _Raw:
+    def __init__(self, sink: _Pipe) -> None:
+        self._sink = sink
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        self._sink.write(pcm16(samples).tobytes())
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
 
 
 class _Wav:
@@ -270,7 +350,7 @@ class _Wav:
 
 
 class _Compressed:
-    """PyAV resamples by itself where the encoder does not take the rate (Opus at 22,050 Hz)."""
+    """An encoder and a container of PyAV."""
 
     def __init__(self, codec: _Codec, sink: _Pipe, sample_rate: int) -> None:
         import av
@@ -278,9 +358,7 @@ class _Compressed:
         options = {} if sink.seekable() else {"flush_packets": "1", **codec.pipe_options}
         self._container = av.open(sink, "w", format=codec.container, options=options)
         self._sample_rate = sample_rate
-        rates = av.Codec(codec.encoder, "w").audio_rates or [sample_rate]
-        rate = min((r for r in rates if r >= sample_rate), default=max(rates))
-        stream = self._container.add_stream(codec.encoder, rate=rate)
+        stream = self._container.add_stream(codec.encoder, rate=sample_rate)
         assert isinstance(stream, av.AudioStream)
         stream.layout = "mono"
         stream.format = codec.sample_format
@@ -312,6 +390,7 @@ class _Compressed:
             self._container.close()
 
 
-def _check_format(format: str, given: str) -> None:
+def check_format(format: str) -> None:
+    """Raise InputError for what is no format."""
     if format not in FORMATS:
-        raise InputError(f"{given}; allowed are {', '.join(FORMATS)}")
+        raise InputError(f"the format is {format!r}; allowed are {', '.join(FORMATS)}")

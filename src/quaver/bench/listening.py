@@ -3,6 +3,9 @@ it waited for.
 
 Open loop: listeners come at random at a rate, whatever became of those before. Closed loop: so many
 listen at any time, and each asks again when its sound has been *heard*, not when it was made.
+
+A connection is kept for the next request, as OpenAI's clients and httpx do, unless the load asks
+for a fresh one each time.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 from quaver.audio.levels import first_audible, from_pcm16
@@ -39,6 +42,7 @@ class Load:
     listeners: int | None  # or at any time
     max_seconds: float | None  # of sound of a segment
     seed: int
+    fresh_connections: bool = False  # one for each request
 
 
 @dataclass(slots=True)
@@ -49,6 +53,58 @@ class Listened:
     heard: Heard
     outcome: str = "cut"  # or `ok`, or what was answered instead of sound
     seconds: float = 0.0  # until it was answered whole
+
+
+class Connection:
+    """To a service, for one request after another."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self._writer = reader, writer
+
+    @classmethod
+    async def open(cls, place: SplitResult) -> Self:
+        """OSError where nobody listens."""
+        secure = place.scheme == "https"
+        port = place.port or (443 if secure else 80)
+        return cls(
+            *await asyncio.open_connection(
+                place.hostname, port, ssl=secure or None, limit=READ_BYTES
+            )
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether the service has closed it."""
+        return self.reader.at_eof() or self._writer.is_closing()
+
+    def ask(
+        self,
+        place: SplitResult,
+        method: str,
+        path: str,
+        key: str | None,
+        content: Mapping[str, Any] | None,
+    ) -> None:
+        """Send a request."""
+        body = b"" if content is None else json.dumps(content).encode()
+        lines = [
+            f"{method} {place.path.rstrip('/')}{path} HTTP/1.1",
+            f"Host: {place.netloc}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            *([] if key is None else [f"Authorization: Bearer {key}"]),
+        ]
+        self._writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """The status and the headers, in small letters."""
+        async with asyncio.timeout(PATIENCE):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
+        return int(head[0].split()[1]), headers
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 @dataclass
@@ -65,9 +121,17 @@ class Crowd:
     def __post_init__(self) -> None:
         self._random = random.Random(self.load.seed)
         self._place = urlsplit(self.load.url)
+        self._kept: list[Connection] = []
 
     async def run(self) -> None:
         """Everything, from the first listener to the last."""
+        try:
+            await self._run()
+        finally:
+            for connection in self._kept:
+                connection.close()
+
+    async def _run(self) -> None:
         ends = time.perf_counter() + self.load.seconds
         async with asyncio.TaskGroup() as group:
             if self.load.rate is not None:
@@ -94,7 +158,7 @@ class Crowd:
             await self._speak(listened)
             heard = listened.heard
             if heard.arrivals:
-                played = heard.arrivals[0] + sum(heard.samples) / self.rate
+                played = heard.arrivals[0] + sum(heard.samples) / heard.sample_rate
                 await asyncio.sleep(max(0.0, played - listened.seconds))
             elif listened.outcome != "ok":
                 await asyncio.sleep(1.0)  # nobody asks again at once
@@ -111,32 +175,49 @@ class Crowd:
             asked["max_seconds"] = self.load.max_seconds
         started = time.perf_counter()
         try:
-            reader, writer = await _ask(self._place, "POST", SPEECH, self.load.key, asked)
+            connection = await self._connection()
         except OSError as error:
             listened.outcome = type(error).__name__
             return
+        whole = False
         try:
+            connection.ask(self._place, "POST", SPEECH, self.load.key, asked)
             async with asyncio.timeout(None) as patience:
-                await self._hear(reader, listened, started, patience)
+                whole = await self._hear(connection, listened, started, patience)
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             listened.outcome = "cut" if isinstance(error, EOFError) else type(error).__name__
         finally:
             listened.seconds = time.perf_counter() - started
-            writer.close()
+            if whole and not self.load.fresh_connections:
+                self._kept.append(connection)
+            else:
+                connection.close()
+
+    async def _connection(self) -> Connection:
+        """One that is kept, if the service has left any open, or a new one."""
+        while self._kept:
+            connection = self._kept.pop()
+            if not connection.closed:
+                return connection
+            connection.close()
+        return await Connection.open(self._place)
 
     async def _hear(
         self,
-        reader: asyncio.StreamReader,
+        connection: Connection,
         listened: Listened,
         started: float,
         patience: asyncio.Timeout,
-    ) -> None:
-        status, headers = await _head(reader)
+    ) -> bool:
+        """Whether the connection can be asked again."""
+        status, headers = await connection.head()
+        reader, goes_on = connection.reader, headers.get("connection") != "close"
         if status != 200:
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             listened.outcome = f"{status} {_code(body)}"
-            return
+            return goes_on
         heard, loop = listened.heard, asyncio.get_running_loop()
+        heard.sample_rate = int(headers.get("x-sample-rate", self.rate))
         while size := int(await reader.readuntil(b"\r\n"), 16):
             data = (await reader.readexactly(size + 2))[:-2]
             patience.reschedule(loop.time() + PATIENCE)
@@ -145,7 +226,9 @@ class Crowd:
             heard.samples.append(len(data) // 2)
             if heard.first_audible is None and first_audible(from_pcm16(data)) is not None:
                 heard.first_audible = now
+        await reader.readuntil(b"\r\n")  # the end of the trailers, of which there are none
         listened.outcome = "ok"
+        return goes_on
 
 
 def listen(
@@ -168,10 +251,11 @@ async def _model(load: Load) -> dict[str, Any]:
     if place.scheme not in ("http", "https") or not place.hostname:
         raise InputError(f"the service is {load.url!r}; give a URL such as http://127.0.0.1:8000")
     try:
-        reader, writer = await _ask(place, "GET", MODELS, load.key, None)
-        status, headers = await _head(reader)
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
-        writer.close()
+        connection = await Connection.open(place)
+        connection.ask(place, "GET", MODELS, load.key, None)
+        status, headers = await connection.head()
+        body = await connection.reader.readexactly(int(headers.get("content-length", 0)))
+        connection.close()
     except (OSError, ValueError, asyncio.IncompleteReadError) as error:
         raise InputError(f"no speech service answers at {load.url}: {error}") from None
     if status != 200:
@@ -180,35 +264,6 @@ async def _model(load: Load) -> dict[str, Any]:
     if not model.get("ready"):
         raise InputError(f"{load.url} is not ready; wait for its /health/ready")
     return model
-
-
-async def _ask(
-    place: SplitResult, method: str, path: str, key: str | None, content: Mapping[str, Any] | None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A request that was sent; one connection each, as listeners are strangers to each other."""
-    secure = place.scheme == "https"
-    reader, writer = await asyncio.open_connection(
-        place.hostname, place.port or (443 if secure else 80), ssl=secure or None, limit=READ_BYTES
-    )
-    body = b"" if content is None else json.dumps(content).encode()
-    lines = [
-        f"{method} {place.path.rstrip('/')}{path} HTTP/1.1",
-        f"Host: {place.netloc}",
-        "Connection: close",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        *([] if key is None else [f"Authorization: Bearer {key}"]),
-    ]
-    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-    return reader, writer
-
-
-async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
-    """The status and the headers, in small letters."""
-    async with asyncio.timeout(PATIENCE):
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
-    headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
-    return int(head[0].split()[1]), headers
 
 
 def _code(body: bytes) -> str:

@@ -15,13 +15,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from quaver.core.environment import settings
+from quaver.core.files import new_file
 from quaver.core.system import cpu_facts
 
 PACKAGES = ("quaver", "torch", "triton", "numpy", "transformers", "snac", "pocketsphinx")
 
 
 def fingerprint() -> dict[str, Any]:
-    """Processor, accelerators, versions and date of this process."""
+    """Processor, accelerators, versions and date of this process, and the environment variables
+    that change speed or results."""
     return {
         "cpu": _processor(),
         "cores": os.cpu_count(),
@@ -30,17 +33,16 @@ def fingerprint() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
+        "environment": {each.name: each.value for each in settings()},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def write_result(path: Path, content: Mapping[str, Any]) -> None:
     """Write a measurement beside its machine, the whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     text = json.dumps({"machine": fingerprint(), **content}, indent=1, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    with new_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _processor() -> str:

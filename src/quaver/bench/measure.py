@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
-from quaver.bench.floor import Ceilings, StepCost, measure_ceilings
-from quaver.bench.memory import peak_bytes
+from quaver.bench.floor import Ceilings, StepCost, formats_used, measure_ceilings
+from quaver.bench.memory import host_bytes, peak_bytes, tensor_bytes
 from quaver.bench.streams import Run, run_streams
+from quaver.core.types import FinishReason
 
 if TYPE_CHECKING:
     from quaver.core.protocols import Synthesizer
@@ -30,6 +31,17 @@ class Plan:
     seed: int
     text: str | None = None  # what each says, if not something that takes about as long
     low_latency: bool = False
+    lengths: tuple[int, ...] = ()  # characters of texts that are spoken whole, besides
+
+
+Keep = Callable[[str, Run], None]  # takes a run with its sound, and a name for it
+
+
+def text_of(characters: int) -> str:
+    """A text of exactly so many characters, of whole words but for the last."""
+    count = -(-characters // len(SENTENCE))
+    start = (SENTENCE * count)[: characters - 1].rstrip()
+    return start + "." * (characters - len(start)) if characters > 1 else "I"
 
 
 def text_for(seconds: float) -> str:
@@ -44,9 +56,11 @@ def measure(
     gpu: int,
     gpu_before: int | None,
     progress: Callable[[str], None],
+    keep: Keep | None = None,
 ) -> list[dict[str, Any]]:
     """Rows for `plan`. `load` gives a synthesizer with so many slots; `gpu_before` is what the
-    driver had given out of the GPU number `gpu` before this process."""
+    driver had given out of the GPU number `gpu` before this process. `keep` is given every run but
+    those that warm up, after it was measured."""
     rows: list[dict[str, Any]] = []
     ceilings: Ceilings | None = None
     for count in plan.streams:
@@ -56,34 +70,100 @@ def measure(
         cost = StepCost(facts["step_bytes"], facts["step_weights"], facts["position_bytes"])
         device = facts["device"]
         loading = _peak_gb(device, gpu, gpu_before)
-        ceilings = ceilings or measure_ceilings(device, cost.weight_bytes)
+        ceilings = ceilings or measure_ceilings(
+            device, cost.weight_bytes, formats_used(facts["recipe"])
+        )
         _forget(device)  # what loading took, and the ceilings
         text = text_for(plan.seconds) if plan.text is None else plan.text
         progress(f"{count} streams: warming up")
         # as long as a run: a recorded step has a shape for each range of lengths
         for _ in range(WARM_UPS[device.partition(":")[0]]):
             run_streams(voice, text, plan.seconds, range(count), plan.low_latency)
-        runs = []
-        for repeat in range(plan.repeats):
-            progress(f"{count} streams: run {repeat + 1} of {plan.repeats}")
-            first = plan.seed + repeat * count
-            seeds = range(first, first + count)
-            runs.append(run_streams(voice, text, plan.seconds, seeds, plan.low_latency))
+        runs = _runs(voice, text, plan.seconds, plan, count, progress, keep, "")
         row = {
             "shape": facts["model"],
             "recipe": facts["recipe"],
             "device": device,
             "low_latency": plan.low_latency,
             "weights_gb": facts["bytes"] / 1e9,
+            "threads": voice.info()["threads"],
             **summary(runs, cost, ceilings),
+            **text_speed(runs, text),
         }
         if device.startswith("cuda"):
             speaking = _peak_gb(device, gpu, gpu_before)
             row |= {"gpu_peak_gb": speaking, "gpu_loading_gb": loading}
+            row |= {f"gpu_{name}_gb": size / 1e9 for name, size in tensor_bytes(gpu).items()}
+        host = host_bytes().items()
+        row |= {f"{name}_gb": None if size is None else size / 1e9 for name, size in host}
+        row["lengths"] = [
+            _by_length(voice, length, plan, count, progress, keep) for length in plan.lengths
+        ]
         rows.append(row)
         del voice
         _forget(device)
     return rows
+
+
+def _runs(
+    voice: Synthesizer,
+    text: str,
+    seconds: float | None,
+    plan: Plan,
+    count: int,
+    progress: Callable[[str], None],
+    keep: Keep | None,
+    name: str,
+) -> list[Run]:
+    """Runs of `count` streams with seeds of their own, whose sound is let go once it was kept."""
+    runs = []
+    for repeat in range(plan.repeats):
+        progress(f"{count} streams{name}: run {repeat + 1} of {plan.repeats}")
+        first = plan.seed + repeat * count
+        seeds = range(first, first + count)
+        run = run_streams(voice, text, seconds, seeds, plan.low_latency, keep is not None)
+        if keep is not None:
+            keep(f"streams-{count}{name.replace(' ', '-')}-run-{repeat + 1}", run)
+            for each in run.heard:
+                each.sound.clear()
+        runs.append(run)
+    return runs
+
+
+def _by_length(
+    voice: Synthesizer,
+    length: int,
+    plan: Plan,
+    count: int,
+    progress: Callable[[str], None],
+    keep: Keep | None,
+) -> dict[str, Any]:
+    """First sound and speed of a text of `length` characters, spoken to its end."""
+    text = text_of(length)
+    runs = _runs(voice, text, None, plan, count, progress, keep, f" chars-{length}")
+    heard = [each for run in runs for each in run.heard]
+    delays = [1e3 * each.first_audible for each in heard if each.first_audible is not None]
+    sound = sum(run.audio_seconds for run in runs)
+    return {
+        "characters": length,
+        "words": len(text.split()),
+        "ttfa_ms": percentiles(delays),
+        "rtf": sum(run.seconds for run in runs) * count / sound if sound else None,
+        "sound_s": sound / len(heard),
+        **text_speed(runs, text),
+    }
+
+
+def text_speed(runs: Sequence[Run], text: str) -> dict[str, float | None]:
+    """Characters and words of text that all streams together speak in a second of the machine's
+    time; None if a stream was cut off before the end of its text."""
+    reasons = {reason for run in runs for each in run.heard for reason in each.stats.finish_reasons}
+    whole = reasons == {FinishReason.STOP}
+    spoken = sum(len(run.heard) for run in runs) / sum(run.seconds for run in runs)
+    return {
+        "characters_per_s": len(text) * spoken if whole else None,
+        "words_per_s": len(text.split()) * spoken if whole else None,
+    }
 
 
 def summary(runs: Sequence[Run], cost: StepCost, ceilings: Ceilings) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""GPU memory of this whole process, driver and libraries included."""
+"""Memory of this whole process: on the host, and on a GPU with its driver and libraries."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+
+from quaver.core.system import memory_facts
 
 QUERY = ("--query-gpu=memory.used", "--format=csv,noheader,nounits")
 
@@ -30,3 +32,21 @@ def peak_bytes(before: int | None, index: int) -> int | None:
         return None
     beside_tensors = now - before - torch.cuda.memory_reserved(index)
     return torch.cuda.max_memory_reserved(index) + max(beside_tensors, 0)
+
+
+def host_bytes() -> dict[str, float | None]:
+    """Host memory that this process holds in RAM now, and the most since it began; None where the
+    system does not say."""
+    facts = memory_facts("/proc/self/status")
+    return {"rss": facts.get("VmRSS"), "rss_peak": facts.get("VmHWM")}
+
+
+def tensor_bytes(index: int) -> dict[str, float]:
+    """The most GPU memory that tensors had since the last reset (allocated), and that torch held
+    for them (reserved)."""
+    import torch
+
+    return {
+        "allocated": float(torch.cuda.max_memory_allocated(index)),
+        "reserved": float(torch.cuda.max_memory_reserved(index)),
+    }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from quaver.bench.listening import Crowd, Listened
 from quaver.bench.measure import LATE, percentiles
 from quaver.bench.streams import FORGIVEN
+from quaver.bench.table import save_figure
 from quaver.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def served_row(crowd: Crowd, seconds: float, model: dict[str, Any]) -> dict[str,
         "rate": load.rate,
         "listeners": load.listeners,
         "max_seconds": load.max_seconds,
+        "connections": "fresh" if load.fresh_connections else "kept",
         "seconds": seconds,
         "most_at_once": crowd.most,
         "sound_per_second": sound / seconds,
@@ -124,7 +126,7 @@ def plot_served(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save_figure(figure, path)
 
 
 def _percent(share: float | None) -> float:

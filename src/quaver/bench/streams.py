@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from quaver.audio.levels import first_audible
 from quaver.core.types import AudioChunk, StreamStats
 
@@ -25,6 +28,7 @@ class Heard:
     arrivals: list[float] = field(default_factory=list)  # of chunks
     samples: list[int] = field(default_factory=list)  # in each
     first_audible: float | None = None
+    sound: list[NDArray[np.float32]] = field(default_factory=list)  # chunks, if they are kept
 
     @property
     def gaps(self) -> list[float]:
@@ -65,11 +69,15 @@ class Run:
 def run_streams(
     voice: Synthesizer,
     text: str,
-    seconds: float,
+    seconds: float | None,
     seeds: Sequence[int],
     low_latency: bool = False,
+    keep: bool = False,
 ) -> Run:
-    """Speak `text` once a seed, all at once, each for at most `seconds` of sound."""
+    """Speak `text` once a seed, all at once, each for at most `seconds` of sound, or to its end.
+
+    `keep` the sound of all streams in memory, 4 bytes a sample.
+    """
     rate = int(voice.info()["sample_rate"])
     cpu, started = time.process_time(), time.perf_counter()
     options: dict[str, Any] = {"max_seconds": seconds, "low_latency": low_latency, "live": True}
@@ -81,6 +89,8 @@ def run_streams(
         for stream, each in reading:
             while (chunk := stream.poll()) is not None:
                 _hear(chunk, each, time.perf_counter() - started)
+                if keep:
+                    each.sound.append(chunk.samples)
         reading = [(stream, each) for stream, each in reading if not stream.ended]
     return Run(tuple(heard), time.perf_counter() - started, time.process_time() - cpu)
 

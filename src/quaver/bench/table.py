@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quaver.core.errors import InputError
+from quaver.core.files import new_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 LEAST_NOISE = 0.02  # of a speed: what differs by less is called the same, however often it was run
@@ -46,6 +48,24 @@ def lines(row: Row) -> list[str]:
     ]
     if row.get("gpu_peak_gb") is not None:
         found.append(f"  GPU memory of the process {row['gpu_peak_gb']:.2f} GB")
+    if row.get("gpu_allocated_gb") is not None:
+        found.append(
+            f"  GPU memory of torch: {row['gpu_allocated_gb']:.2f} GB allocated, "
+            f"{row['gpu_reserved_gb']:.2f} GB reserved, at most"
+        )
+    if row.get("rss_gb") is not None:
+        found.append(
+            f"  host memory of the process {row['rss_gb']:.2f} GB, at most {row['rss_peak_gb']:.2f}"
+        )
+    if row.get("characters_per_s") is not None:
+        found.append(f"  {_text_speed(row)}")
+    for each in row.get("lengths") or ():
+        rtf = "-" if each["rtf"] is None else f"{each['rtf']:.3f}"
+        speed = "cut off before its end" if each["words_per_s"] is None else _text_speed(each)
+        found.append(
+            f"  a text of {each['characters']} characters: first sound after "
+            f"{_milliseconds(each, 'p50')} ms, RTF {rtf}, {each['sound_s']:.1f} s of sound; {speed}"
+        )
     if row.get("cold_start_s") is not None:
         found.append(f"  a new process: first sample after {row['cold_start_s']:.1f} s")
     if guard := row.get("greedy"):
@@ -59,11 +79,35 @@ def lines(row: Row) -> list[str]:
     return found
 
 
+def _text_speed(row: Row) -> str:
+    return (
+        f"{row['words_per_s']:.1f} words and {row['characters_per_s']:.0f} characters of text a "
+        "second, all streams together"
+    )
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """A table, one line a row."""
     head = [" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS)]
     body = [" | ".join(cell(row) for cell in COLUMNS.values()) for row in rows]
-    return "\n".join(f"| {line} |" for line in [*head, *body])
+    table = "\n".join(f"| {line} |" for line in [*head, *body])
+    lengths = [(row, each) for row in rows for each in row.get("lengths") or ()]
+    if not lengths:
+        return table
+    columns = ("recipe", "streams", "characters", "TTFA p50, ms", "RTF", "words/s")
+    cells = [
+        (
+            f"`{row['recipe']}`",
+            f"{row['streams']}",
+            f"{each['characters']}",
+            _milliseconds(each, "p50"),
+            "-" if each["rtf"] is None else f"{each['rtf']:.3f}",
+            "-" if each["words_per_s"] is None else f"{each['words_per_s']:.1f}",
+        )
+        for row, each in lengths
+    ]
+    more = [columns, ("---",) * len(columns), *cells]
+    return "\n".join([table, "", *(f"| {' | '.join(line)} |" for line in more)])
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
@@ -91,7 +135,16 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.set_xticks(ticks := sorted({row["streams"] for row in rows}), [str(t) for t in ticks])
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a plot, whole or not at all, as the ending of `path` says; an SVG without its date."""
+    kind = path.suffix.removeprefix(".")
+    with new_file(path) as part:
+        figure.savefig(
+            part, dpi=160, format=kind, metadata={"Date": None} if kind == "svg" else None
+        )
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -70,6 +70,12 @@ class Anchor(Node):
         return {at for at in starts if self.test(text, at)}
 
 
+_ANCHORS = {
+    "^": Anchor(lambda text, at: at == 0),
+    "$": Anchor(lambda text, at: at == len(text) or text[at:] == "\n"),
+}
+
+
 @dataclass(frozen=True)
 class Look(Node):
     """Lookahead: what follows must match `body`, or must not."""
@@ -186,9 +192,12 @@ def _freedom(node: Node) -> tuple[int, int]:
 
 def _repeats_groups(node: Node) -> bool:
     """Whether anything but one character, or an optional group of bounded parts, is repeated."""
-    if isinstance(node, Repeat) and not isinstance(node.body, Char):
-        if node.high is UNBOUNDED or node.high > 1 or _freedom(node.body)[0]:
-            return True
+    if (
+        isinstance(node, Repeat)
+        and not isinstance(node.body, Char)
+        and (node.high is UNBOUNDED or node.high > 1 or _freedom(node.body)[0])
+    ):
+        return True
     return any(_repeats_groups(part) for part in node.parts())
 
 
@@ -266,15 +275,11 @@ class _Reader:
             return Char(self._class())
         if char == ".":
             return Char(lambda c: c != "\n")
-        if char == "^":
-            return Anchor(lambda text, at: at == 0)
-        if char == "$":
-            return Anchor(lambda text, at: at == len(text) or text[at:] == "\n")
         if char in "*+?":
             raise ValueError(f"{char} repeats nothing")
         if char == "\\":
             return self._escape()
-        return Char(self._same(char))
+        return _ANCHORS.get(char) or Char(self._same(char))
 
     def _group(self, depth: int) -> Node:
         wanted: bool | None = None

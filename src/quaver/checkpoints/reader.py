@@ -24,7 +24,7 @@ from torch import Tensor
 
 from quaver.checkpoints.atomic import one_line
 from quaver.checkpoints.jsonfile import read_json
-from quaver.checkpoints.recognise import ADAPTERS, advice, pointer
+from quaver.checkpoints.recognise import ADAPTERS, folder_advice, pointer
 from quaver.checkpoints.regular import check_regular
 from quaver.core.errors import CheckpointError
 from quaver.core.section import shown
@@ -127,7 +127,7 @@ def open_tensors(path: Path) -> TensorReader:
             check_regular(file)
             return opener(file)
     raise CheckpointError(
-        advice(path)
+        folder_advice(path)
         or f"{path} has no weights; it needs {SINGLE}, or shards with {INDEX}, or {PICKLE}"
     )
 

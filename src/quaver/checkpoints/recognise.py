@@ -46,7 +46,7 @@ _STATE = (
 )
 
 
-def advice(folder: Path) -> str | None:
+def folder_advice(folder: Path) -> str | None:
     """What a folder without a model's files is, and what to do; None if that is not known."""
     names = _names(folder)
     if (folder / ADAPTER_CONFIG).is_file() or any(name in names for name in ADAPTERS):
@@ -65,17 +65,29 @@ def advice(folder: Path) -> str | None:
             f"{folder} holds the shards of a training run (DeepSpeed or FSDP), which are not read: "
             "join them first, with zero_to_fp32.py or `accelerate merge-weights`"
         )
-    for name in names:
-        if kind := _CONVERTED.get(Path(name).suffix.lower()):
-            return f"{folder} has {name}: {kind}; {_GET_ORIGINAL}, {_QUANTIZE}"
-    if "onnx" in names:
-        return f"{folder} has a folder onnx: ONNX is not read; {_GET_ORIGINAL}, {_QUANTIZE}"
+    if (converted := _converted(folder, names)) is not None:
+        return converted
+    return _state(folder, names) or _partial(folder, names)
+
+
+def _state(folder: Path, names: list[str]) -> str | None:
+    """Of what a trainer left beside its models."""
     if any(name in names for name in _STATE):
         return (
             f"{folder} holds the state of a trainer and no model: save the model beside it "
             "(trainer.save_model), or give another checkpoint of the run"
         )
-    return _partial(folder, names)
+    return None
+
+
+def _converted(folder: Path, names: list[str]) -> str | None:
+    """Of a model in another program's layout."""
+    for name in names:
+        if kind := _CONVERTED.get(Path(name).suffix.lower()):
+            return f"{folder} has {name}: {kind}; {_GET_ORIGINAL}, {_QUANTIZE}"
+    if "onnx" in names:
+        return f"{folder} has a folder onnx: ONNX is not read; {_GET_ORIGINAL}, {_QUANTIZE}"
+    return None
 
 
 def file_advice(file: Path) -> str:
@@ -103,8 +115,8 @@ def unused(folder: Path) -> tuple[str, ...]:
     notes = []
     if any((folder / name).is_file() for name in ADAPTERS):
         notes.append(
-            f"{folder} has an adapter (LoRA) beside the model, which is not used; to hear it, merge "
-            "it first: in Python, peft's merge_and_unload(), then save_pretrained()"
+            f"{folder} has an adapter (LoRA) beside the model, which is not used; to hear it, "
+            "merge it first: in Python, peft's merge_and_unload(), then save_pretrained()"
         )
     return tuple(notes)
 
@@ -129,8 +141,8 @@ def _adapter(folder: Path) -> str:
     except CheckpointError:
         pass  # the adapter is all the same what it is
     return (
-        f"{folder} is an adapter (LoRA) and no model: merge it into {base} first: in Python, peft's "
-        "merge_and_unload(), then save_pretrained() of model and tokenizer"
+        f"{folder} is an adapter (LoRA) and no model: merge it into {base} first: in Python, "
+        "peft's merge_and_unload(), then save_pretrained() of model and tokenizer"
     )
 
 

@@ -7,26 +7,17 @@ about 100 GB of optimizer state beside 15 GB of weights.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub.errors import (
-    CacheNotFound,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import CacheNotFound, HfHubHTTPError, HFValidationError
 
 from quaver.checkpoints.atomic import one_line
-from quaver.checkpoints.recognise import advice, file_advice
+from quaver.checkpoints.hub import advice
+from quaver.checkpoints.recognise import file_advice, folder_advice
 from quaver.core.errors import CheckpointError, InputError
 
 CONFIG = "config.json"
@@ -70,7 +61,7 @@ def resolve(model: str, patterns: Sequence[str] = MODEL_FILES) -> ModelFolder:
     found = _local(model) or _from_hub(model, patterns)
     if CONFIG in patterns and not (found.path / CONFIG).exists():
         raise CheckpointError(
-            advice(found.path)
+            folder_advice(found.path)
             or f"{found.path} has no {CONFIG}; a model folder needs {CONFIG} and *.safetensors"
         )
     return found
@@ -87,10 +78,13 @@ def bundled() -> dict[str, Path]:
 
 
 def cached() -> list[ModelFolder]:
-    """Models of the hub that are on this machine, by name, the newest revision first."""
+    """Models of the hub that are on this machine, by name, the newest revision first.
+
+    None where the cache cannot be read; `cache_problem` says why.
+    """
     try:
         repos = huggingface_hub.scan_cache_dir().repos
-    except CacheNotFound:
+    except (CacheNotFound, OSError, ValueError):  # ValueError: a file, or a wrong HF_ variable
         return []
     return [
         ModelFolder(revision.snapshot_path, repo.repo_id, revision.commit_hash)
@@ -107,12 +101,24 @@ def _local(model: str) -> ModelFolder | None:
     path = Path(model)
     try:
         if model.strip() and path.is_dir():
+            _check_name(path)
             return ModelFolder(path, path.resolve().name)
         if model.strip() and path.exists():
             raise InputError(f"model {model!r} is a file; {file_advice(path)}")
     except OSError as error:
         raise InputError(f"model {model[:80]!r} cannot be opened: {one_line(error)}") from error
     return None
+
+
+def _check_name(path: Path) -> None:
+    """InputError for a name that safetensors and tokenizers cannot open."""
+    try:
+        str(path.absolute()).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"model {str(path)!r} has a name that is not UTF-8, which safetensors cannot open; "
+            "rename the folder, or give a link to it"
+        ) from error
 
 
 def _from_hub(model: str, patterns: Sequence[str]) -> ModelFolder:
@@ -132,34 +138,11 @@ def _from_hub(model: str, patterns: Sequence[str]) -> ModelFolder:
         )
     except HFValidationError as error:
         raise InputError(f"model {model[:80]!r} is no hub id: {one_line(error)}") from error
-    except (OSError, RuntimeError, _HTTP_ERROR) as error:  # RuntimeError: its Rust transport
-        raise CheckpointError(f"cannot get {model}: {_advice(error)}") from error
+    except (OSError, RuntimeError, ValueError, _HTTP_ERROR) as error:
+        # RuntimeError: its Rust transport; ValueError: a variable or token that is none
+        otherwise = f"or use a bundled model ({_bundled_names()}) or a local folder"
+        raise CheckpointError(f"cannot get {model}: {advice(error, otherwise)}") from error
     return ModelFolder(Path(path), repo, Path(path).name)
-
-
-def _advice(error: BaseException) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    otherwise = f"or use a bundled model ({_bundled_names()}) or a local folder"
-    if isinstance(error, GatedRepoError) or status == 403:
-        return (
-            "access is restricted; accept the licence on its page at huggingface.co, "
-            f"then set HF_TOKEN to a token of that account, {otherwise}"
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return "no such revision; after @ give a branch, a tag or a full commit of that repository"
-    if isinstance(error, RepositoryNotFoundError) or status == 401:
-        return (
-            "no such public repository; check the spelling, "
-            f"set HF_TOKEN if it is private or HF_TOKEN is out of date, {otherwise}"
-        )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "no space left; free some, or set HF_HOME to a larger disk"
-    unset = " and unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else ""
-    if isinstance(error, LocalEntryNotFoundError):
-        return (
-            f"the hub is out of reach and the cache lacks it; check the network{unset}, {otherwise}"
-        )
-    return f"the download failed ({one_line(error)}); check the network{unset}, {otherwise}"
 
 
 def _bundled_names() -> str:

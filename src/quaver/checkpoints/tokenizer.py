@@ -1,8 +1,8 @@
 """`tokenizer.json` of a stranger: its form checked, and opened so that no text is lost.
 
-A tokenizer is a small program: normalizers that rewrite text, patterns that split it. `check` bounds
-what each may do, so that no text makes a process run out of memory or time. `quaver.checkpoints.
-trial` then tries the whole in a process of its own.
+A tokenizer is a small program: normalizers that rewrite text, patterns that split it. `check`
+bounds what each may do, so that no text makes a process run out of memory or time.
+`quaver.checkpoints.trial` then tries the whole in a process of its own.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ def check(path: Path) -> CheckedTokenizer:
             f"pre_tokenizer); allowed: {MAX_GROWTH:.0f} times. Take the tokenizer.json of the "
             "model that this one was trained from"
         )
-    reachable = {**_vocabulary(section.section("model"))}
-    reachable |= {content: number for content, number in _added(section).items()}
+    reachable = {**_vocabulary(section.section("model")), **_added(section)}
     token = max(reachable, key=reachable.__getitem__)
     return CheckedTokenizer(path, reachable[token], token)
 

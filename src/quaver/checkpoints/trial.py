@@ -80,9 +80,9 @@ def tried(path: Path) -> Iterator[None]:
 
 def _exceeded(path: Path) -> str:
     return (
-        f"{path} cannot be used: tokenizing {LENGTH:,} characters with it fails, or takes more than "
-        f"{CPU_SECONDS} s or {MEMORY_BYTES / 2**30:.0f} GiB; take the tokenizer.json of the model "
-        "that this one was trained from"
+        f"{path} cannot be used: tokenizing {LENGTH:,} characters with it fails, or takes more "
+        f"than {CPU_SECONDS} s or {MEMORY_BYTES / 2**30:.0f} GiB; take the tokenizer.json of "
+        "the model that this one was trained from"
     )
 
 

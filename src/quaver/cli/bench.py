@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,14 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quaver.cli.output import check_output
 from quaver.core.errors import InputError
+from quaver.core.files import scratch_folder
+from quaver.core.textfile import argument_text
 
 if TYPE_CHECKING:
-    from quaver.bench.measure import Plan
+    from quaver.bench.measure import Keep, Plan
+    from quaver.bench.streams import Run
 
 COMPARE, SERVE = "compare", "serve"
 SOUND_SECONDS = 8.0
-MOST_STREAMS, MOST_SECONDS, MOST_REPEATS = 4096, 600.0, 100
+MOST_STREAMS, MOST_SECONDS, MOST_REPEATS, MOST_LENGTH = 4096, 600.0, 100, 10_000
 
 Model = Annotated[
     list[str] | None,
@@ -50,6 +53,12 @@ Rate = Annotated[
     str | None,
     typer.Option(help="Of a service: requests a second, at random, whatever --streams says."),
 ]
+FreshConnections = Annotated[
+    bool,
+    typer.Option(
+        "--fresh-connections", help="serve: a connection for each request; default: they are kept."
+    ),
+]
 MaxSeconds = Annotated[
     float | None, typer.Option(min=0.1, help="Of a service: of sound of a segment, at most.")
 ]
@@ -65,6 +74,14 @@ Cold = Annotated[bool, typer.Option("--cold", help="Time a new process to its fi
 Graphs = Annotated[
     bool,
     typer.Option("--graphs/--no-graphs", help="Record steps: a GPU's, or a small model's layers."),
+]
+Lengths = Annotated[
+    str | None,
+    typer.Option(help="Also time whole texts of so many characters: 15,75,250."),
+]
+KeepAudio = Annotated[
+    Path | None,
+    typer.Option(help="Folder for what is spoken, a WAV file a stream.", file_okay=False),
 ]
 Out = Annotated[
     Path | None,
@@ -85,12 +102,15 @@ def bench(
     text: Text = None,
     rate: Rate = None,
     max_seconds: MaxSeconds = None,
+    fresh_connections: FreshConnections = False,
     low_latency: LowLatency = False,
     repeats: Repeats = 3,
     seed: Seed = 0,
     baseline: Baseline = None,
     cold: Cold = False,
     graphs: Graphs = True,
+    lengths: Lengths = None,
+    keep_audio: KeepAudio = None,
     out: Out = None,
     plot: Plot = None,
     markdown: Markdown = False,
@@ -110,16 +130,23 @@ def bench(
         from quaver.cli.bench_serve import bench_serve
 
         with _written():
-            bench_serve(given[1], streams, rate, seconds, max_seconds, seed, out, plot)
+            bench_serve(
+                given[1], streams, rate, seconds, max_seconds, seed, out, plot, fresh_connections
+            )
         return
     if len(given) != (shape is None):
         raise InputError("give one MODEL, or --shape, or `compare` and two results")
     sound = SOUND_SECONDS if seconds is None else seconds
-    plan = _plan(streams, sound, repeats, seed, text, low_latency)
+    plan = replace(
+        _plan(streams, sound, repeats, seed, text, low_latency), lengths=_lengths(lengths)
+    )
+    keep = None if keep_audio is None else _keeper(keep_audio)
     _check_baseline(baseline)
     _check_plot(plot)
+    check_output("--out", out)
+    check_output("--plot", plot)
     with _folder(given, shape, layers) as name:
-        rows = _measure(name, recipe, device, plan, graphs)
+        rows = _measure(name, recipe, device, plan, graphs, keep)
         for row in rows:
             row |= {"shape": shape or row["shape"], "graphs": graphs}
         if cold:
@@ -184,7 +211,12 @@ def _save(rows: list[dict[str, Any]], out: Path | None, plot: Path | None) -> No
 
 
 def _measure(
-    name: str, recipe: str | None, device: str | None, plan: Plan, graphs: bool
+    name: str,
+    recipe: str | None,
+    device: str | None,
+    plan: Plan,
+    graphs: bool,
+    keep: Keep | None = None,
 ) -> list[dict[str, Any]]:
     """Rows, with progress on stderr."""
     from rich.console import Console
@@ -199,14 +231,13 @@ def _measure(
 
     parts.use_little_stack(parts.find_device(device))
     console = Console(stderr=True)
-    with console.status("loading") as status, parts.kept_threads():
+    with console.status("loading") as status:
 
         def loaded(slots: int) -> Any:
             opened = replace(open_model(name, recipe, device, slots=slots), graphs=graphs)
-            parts.use_fitting_threads(opened.facts["parameters"], opened.facts["device"])
             return opened.synthesizer
 
-        rows = measure(loaded, plan, gpu, before, status.update)
+        rows = measure(loaded, plan, gpu, before, status.update, keep)
         status.update("comparing with plain PyTorch")
         return _guarded(rows, name, recipe, device, graphs)
 
@@ -231,6 +262,7 @@ def _plan(
 ) -> Plan:
     from quaver.bench.measure import COMFORTABLE, Plan
 
+    text = None if text is None else argument_text(text, "--text")
     if text is not None and not 0 < len(text.strip()) <= COMFORTABLE:
         raise InputError(f"--text has {len(text.strip())} characters; give 1 to {COMFORTABLE}")
     try:
@@ -248,6 +280,37 @@ def _plan(
     return Plan(counts, seconds, repeats, seed, text, low_latency)
 
 
+def _lengths(given: str | None) -> tuple[int, ...]:
+    try:
+        found = tuple(int(each) for each in given.split(",")) if given is not None else ()
+    except ValueError:
+        found = (0,)
+    if not all(1 <= each <= MOST_LENGTH for each in found):
+        raise InputError(
+            f"--lengths is {given!r}; give numbers of characters from 1 to {MOST_LENGTH:,}, "
+            "such as 15,75,250"
+        )
+    return found
+
+
+def _keeper(folder: Path) -> Keep:
+    """What writes a run's streams into `folder`. InputError if it cannot be made or written to."""
+    with _written():
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(name: str, run: Run) -> None:
+        import numpy as np
+
+        from quaver.audio.encode import StreamWriter
+
+        for number, each in enumerate(run.heard):
+            file = folder / f"{name}-stream-{number}-seed-{each.stats.seed}.wav"
+            with _written(), StreamWriter(file, each.sample_rate, "wav") as writer:
+                writer.write(np.concatenate(each.sound or [np.zeros(0, np.float32)]))
+
+    return keep
+
+
 @contextmanager
 def _folder(given: list[str], shape: str | None, layers: int | None) -> Iterator[str]:
     """The model's name; for a shape, a folder that lasts as long as the block."""
@@ -258,12 +321,9 @@ def _folder(given: list[str], shape: str | None, layers: int | None) -> Iterator
 
     if shape not in SHAPES:
         raise InputError(f"--shape is {shape!r}; allowed is {', '.join(SHAPES)}")
-    scratch = Path(tempfile.mkdtemp(prefix="quaver-"))
-    try:
+    with scratch_folder(Path(tempfile.gettempdir())) as scratch:
         write_seeded(scratch / shape, shape, layers)
         yield str(scratch / shape)
-    finally:
-        shutil.rmtree(scratch)
 
 
 def _add_baseline(rows: list[dict[str, Any]], name: str) -> None:

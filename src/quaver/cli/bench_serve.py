@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quaver.cli.output import check_output
 from quaver.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def bench_serve(
     seed: int,
     out: Path | None,
     plot: Path | None,
+    fresh_connections: bool,
 ) -> None:
     """One row for each rate, or for each number of listeners at once."""
     from rich.console import Console
@@ -34,7 +36,9 @@ def bench_serve(
     from quaver.bench.served import plot_served, served_lines, served_row
     from quaver.quality.panel import PLAIN_SENTENCES
 
-    loads = _loads(url, streams, rate, seconds, max_seconds, seed)
+    check_output("--out", out)
+    check_output("--plot", plot)
+    loads = _loads(url, streams, rate, seconds, max_seconds, seed, fresh_connections)
     with Console(stderr=True).status("") as status:
         rows = [served_row(*listen(load, PLAIN_SENTENCES, status.update)) for load in loads]
     machine = fingerprint()
@@ -55,6 +59,7 @@ def _loads(
     seconds: float | None,
     max_seconds: float | None,
     seed: int,
+    fresh_connections: bool,
 ) -> list[Load]:
     from quaver.bench.listening import Load
     from quaver.server.settings import KEY_VARIABLE
@@ -73,6 +78,7 @@ def _loads(
             listeners=None if rates else int(each),
             max_seconds=max_seconds,
             seed=seed,
+            fresh_connections=fresh_connections,
         )
         for each in rates or listeners
     ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 from quaver.cli.output import print_json, table_console
 
-NEEDED = ("numpy", "torch", "safetensors", "tokenizers", "huggingface_hub", "av")
+NEEDED = ("numpy", "torch", "safetensors", "tokenizers", "huggingface_hub.constants", "av")
 EXTRAS = {"quality": ("jiwer", "pocketsphinx"), "train": ("scipy",)}
 # Weights of Orpheus-3B: its layers, its table, and what speech needs of that.
 LAYERS_3B, TABLE_3B, SPEECH_3B = 2.82e9, 0.48e9, 0.09e9
@@ -38,6 +38,7 @@ class Report:
     hub: dict[str, bool] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
     recipes: dict[str, dict[str, str]] = field(default_factory=dict)
+    environment: list[dict[str, str]] = field(default_factory=list)  # what is set and matters
     problems: list[str] = field(default_factory=list)
     verdict: str = ""
 
@@ -57,7 +58,10 @@ def doctor(
 
 def examine() -> Report:
     """Look at everything; what is broken is reported, never raised."""
+    from quaver.core.environment import settings
+
     report = Report(_versions(), _cpu(), _memory())
+    report.environment = [asdict(each) for each in settings()]
     report.problems = [problem for name in NEEDED if (problem := _broken(name))]
     report.extras = {extra: _extra(extra) for extra in EXTRAS}
     if not report.problems:
@@ -87,7 +91,8 @@ def _versions() -> dict[str, str]:
 def _broken(module: str) -> str | None:
     try:
         importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+    except (ImportError, OSError, ValueError) as error:
+        # OSError: a shared library is missing; ValueError: an environment variable that is none
         return f"{module} does not load ({error}); install quaver again"
     return None
 
@@ -241,7 +246,15 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         lines.append(("hub", token + (", offline" if report.hub["offline"] else "")))
     for recipe, states in report.recipes.items():
         lines += [(f"{recipe} on {device}", state) for device, state in states.items()]
+    lines += [(each["name"], _setting(each)) for each in report.environment]
     return lines
+
+
+def _setting(each: dict[str, str]) -> str:
+    from quaver.core.environment import Level
+
+    mark = "warning: " if each["level"] == Level.WARNING else ""
+    return f"{each['value']}: {mark}{each['effect']}"
 
 
 def _marked(encoders: dict[str, bool]) -> list[str]:

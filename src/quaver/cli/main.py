@@ -7,6 +7,7 @@ not resolved; 130 Ctrl-C.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -17,10 +18,11 @@ from quaver.cli.bench import bench
 from quaver.cli.compare import compare
 from quaver.cli.doctor import doctor
 from quaver.cli.models import models
-from quaver.cli.output import hang_up, warn
+from quaver.cli.output import warn
 from quaver.cli.quantize import quantize
-from quaver.cli.say import say
+from quaver.cli.say import SayCommand, say
 from quaver.cli.serve import serve
+from quaver.cli.streams import guard_streams, hang_up
 from quaver.core.errors import QuaverError
 
 app = typer.Typer(
@@ -29,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(say)
+app.command(cls=SayCommand)(say)
 app.command()(quantize)
 app.command()(compare)
 app.command()(bench)
@@ -57,7 +59,11 @@ def _options(
 
 def main() -> None:
     """Entry point of the `quaver` command."""
-    raise SystemExit(run(sys.argv[1:] or ["--help"]))
+    guard_streams()
+    status = run(sys.argv[1:] or ["--help"])
+    with suppress(QuaverError):  # told already: an error interrupted what was being printed
+        sys.stdout.flush()
+    raise SystemExit(status)
 
 
 def run(arguments: list[str]) -> int:
@@ -65,9 +71,6 @@ def run(arguments: list[str]) -> int:
     try:
         status: int | None = app(arguments, prog_name="quaver", standalone_mode=False)
         sys.stdout.flush()
-    except QuaverError as error:
-        warn(_one_line(str(error)))
-        return 2
     except typer.TyperException as error:
         if message := error.format_message():  # empty after a help page
             command = getattr(getattr(error, "ctx", None), "command_path", "quaver")
@@ -75,16 +78,28 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         hang_up()
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        warn(_one_line(f"out of memory; give a recipe with smaller weights, or free some: {error}"))
-        return 2
+        return 0
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    else:
-        return status or 0
-    return 0
+    except (QuaverError, OSError, MemoryError, RuntimeError) as error:
+        advice = _told(error)
+        if advice is None:
+            raise
+        warn(_one_line(advice))
+        return 2
+    return status or 0
+
+
+def _told(error: Exception) -> str | None:
+    """What a user can do about an error; None for a bug of ours."""
+    if isinstance(error, QuaverError):
+        return str(error)
+    if isinstance(error, OSError):  # of a file that no verb had words of its own for
+        name = "a file" if error.filename is None else str(error.filename)[:200]
+        return f"cannot use {name}: {error.strerror or error}; give another, or mend it"
+    if _is_out_of_memory(error):
+        return f"out of memory; give a recipe with smaller weights, or free some: {error}"
+    return None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

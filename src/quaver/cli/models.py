@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quaver.cli.output import print_json, table_console
+from quaver.cli.output import print_json, table_console, warn
 
 if TYPE_CHECKING:
     from quaver.checkpoints.source import ModelFolder
@@ -46,6 +46,10 @@ def models(
         print_json({"models": [asdict(row) for row in rows]})
     else:
         _print_table(rows)
+    from quaver.checkpoints.hub import cache_problem
+
+    if problem := cache_problem():
+        warn(f"warning: models of the hub are not listed: {problem}")
 
 
 def _rows() -> Iterator[ModelRow]:

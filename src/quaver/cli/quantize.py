@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quaver.cli.output import STATUS, print_json, stages, table_console, warn
+from quaver.cli.output import STATUS, check_output, print_json, stages, table_console, warn
 from quaver.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ Texts = Annotated[
     ),
 ]
 Samples = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="How many texts, at most; default: all.")
+    int | None,
+    typer.Option(
+        min=1, max=1000, help="How many texts; default: all of --calibration, or 24 of our own 640."
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of what the model says in calibration.")]
 AllLayers = Annotated[
@@ -94,6 +97,7 @@ def quantize(
     Works a layer at a time, on any machine. OUT appears when it is whole, and not before.
     With --gate: exit status 0 if it was kept, 1 if a requirement fails, 3 if one is not resolved.
     """
+    from quaver.checkpoints.atomic import refuse_occupied
     from quaver.comparing.gated import quantize_gated
     from quaver.comparing.searching import search as climb
     from quaver.quantizing import quantize as make
@@ -101,10 +105,12 @@ def quantize(
     judged = gate or search
     if not judged and (gates or texts or quick):
         raise InputError("--gates, --texts and --quick belong to --gate and --search; give one")
+    refuse_occupied(out)
+    check_output("OUT", out, "config.json")
     with stages() as show:
 
         def write(chosen: str, folder: Path) -> QuantizeReport:
-            return make(
+            made = make(
                 model,
                 folder,
                 chosen,
@@ -116,6 +122,9 @@ def quantize(
                 least_sqnr=min_sqnr,
                 report=show,
             )
+            if made.calibration is None and (samples or calibration):
+                warn(f"{made.recipe} is not calibrated: --samples and --calibration change nothing")
+            return made
 
         if not judged:
             _tell(write(recipe, out), out, json, {})
@@ -130,6 +139,8 @@ def quantize(
 
 def _tell(made: QuantizeReport, out: Path, json: bool, proof: dict[str, str]) -> None:
     """What was made, and what became of it; `proof` is empty if nobody asked for any."""
+    if made.calibration is not None:
+        warn(made.calibration["note"])
     for layer in made.kept:
         warn(f"{layer.name} stays {layer.format}: {layer.wanted} leaves {layer.sqnr_db:.1f} dB")
     if json:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quaver.core.errors import UnsupportedError
+from quaver.core.voices import read_voices
 
 PACKAGES = ("fastapi", "pydantic", "uvicorn", "prometheus_client", "websockets")
 
@@ -25,6 +26,9 @@ Recipe = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; default: a GPU if any.")]
 Codec = Annotated[str | None, typer.Option(help="Folder or hub id of another codec.")]
+Voices = Annotated[
+    str | None, typer.Option(help="The voices that a fine-tune was trained with: elise,tom.")
+]
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default: this machine only.")]
 Port = Annotated[int | None, typer.Option(help="0 takes any that is free.")]
 MaxStreams = Annotated[int | None, typer.Option(help="Streams of each recipe spoken at once.")]
@@ -44,6 +48,33 @@ OpenVoices = Annotated[
 ]
 Origins = Annotated[
     list[str] | None, typer.Option("--cors-origin", help="A web page's origin that may ask.")
+]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        help="A name that requests may be sent to; default on loopback: localhost and addresses.",
+    ),
+]
+TrustedProxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy", help="Address or network of a proxy whose X-Forwarded-For is believed."
+    ),
+]
+MaxConnections = Annotated[int | None, typer.Option(help="Open at once; default: up to 8192.")]
+MaxPerAddress = Annotated[
+    int | None, typer.Option("--max-connections-per-address", help="Default: half of all.")
+]
+MaxHeaderBytes = Annotated[int | None, typer.Option(help="Bytes of a request's head.")]
+MaxHeaders = Annotated[int | None, typer.Option(help="Headers of a request.")]
+MaxWrongKeys = Annotated[
+    int | None, typer.Option(help="Wrong keys a minute of an address; 0 is no limit.")
+]
+HeaderTimeout = Annotated[float | None, typer.Option(help="Seconds for a request's head.")]
+BodyTimeout = Annotated[float | None, typer.Option(help="Seconds for a request's body.")]
+KeepAliveTimeout = Annotated[
+    float | None, typer.Option(help="Seconds until an idle connection is closed.")
 ]
 LowLatency = Annotated[
     bool | None, typer.Option("--low-latency", help="Start one frame earlier, a little less exact.")
@@ -70,6 +101,7 @@ def serve(
     recipe: Recipe = None,
     device: Device = None,
     codec: Codec = None,
+    voices: Voices = None,
     host: Host = None,
     port: Port = None,
     max_streams: MaxStreams = None,
@@ -81,6 +113,16 @@ def serve(
     api_key_file: KeyFile = None,
     open_voices: OpenVoices = None,
     cors_origin: Origins = None,
+    allowed_host: AllowedHosts = None,
+    trusted_proxy: TrustedProxies = None,
+    max_connections: MaxConnections = None,
+    max_connections_per_address: MaxPerAddress = None,
+    max_header_bytes: MaxHeaderBytes = None,
+    max_headers: MaxHeaders = None,
+    max_wrong_keys: MaxWrongKeys = None,
+    header_timeout: HeaderTimeout = None,
+    body_timeout: BodyTimeout = None,
+    keep_alive_timeout: KeepAliveTimeout = None,
     low_latency: LowLatency = None,
     graphs: Graphs = None,
     send_timeout: SendTimeout = None,
@@ -90,7 +132,10 @@ def serve(
     """Serve speech over HTTP to OpenAI's clients, and a page to hear it."""
     flags = {name: value for name, value in locals().items() if name not in OWN}
     flags["recipe"] = tuple(recipe) if recipe else None
+    flags["voices"] = None if voices is None else read_voices(voices)
     flags["cors_origins"] = tuple(cors_origin) if cors_origin else None
+    flags["allowed_hosts"] = tuple(allowed_host) if allowed_host else None
+    flags["trusted_proxies"] = tuple(trusted_proxy) if trusted_proxy else None
     from quaver.server.settings import read_settings
 
     settings = read_settings(config, flags)
@@ -108,4 +153,11 @@ def serve(
     run(settings)
 
 
-OWN = {"config", "show_config", "cors_origin"}  # of the command line, not of the service
+OWN = {
+    "voices",
+    "config",
+    "show_config",
+    "cors_origin",
+    "allowed_host",
+    "trusted_proxy",
+}  # of the command line, not of the service

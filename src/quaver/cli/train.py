@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from quaver.cli.output import check_output
+from quaver.core.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +25,7 @@ app = typer.Typer(help="Train a small voice from scratch.", no_args_is_help=True
 Config = Annotated[Path, typer.Argument(help="TOML file; configs/nano.toml is an example.")]
 Minutes = Annotated[
     float | None,
-    typer.Option(help="Stop in order after this long; the same command goes on from there."),
+    typer.Option(min=0, help="Stop in order after this long; the same command goes on from there."),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the run: state.pt, log.jsonl, model/.")]
 Device = Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda where there is one.")]
@@ -30,8 +34,8 @@ Device = Annotated[str | None, typer.Option(help="cuda or cpu; default: cuda whe
 @app.command()
 def data(
     config: Config,
-    hours: Annotated[float | None, typer.Option(help="Make this much instead.")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes.")] = os.cpu_count() or 1,
+    hours: Annotated[float | None, typer.Option(min=0, help="Make this much instead.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=1024, help="Processes.")] = os.cpu_count() or 1,
 ) -> None:
     """Synthesise the speech to learn from; goes on where an earlier run stopped."""
     from dataclasses import replace
@@ -40,6 +44,8 @@ def data(
     from quaver.train.synthesis import make_dataset
 
     wanted = read_config(config).data
+    check_output("data.folder", Path(wanted.folder), "dataset.json")
+    _finite("--hours", hours)
     if hours is not None:
         wanted = replace(wanted, hours=hours)
     started = time.monotonic()
@@ -69,6 +75,7 @@ def codec(
     from quaver.train.loop import run
 
     wanted = read_config(config)
+    _check(out, minutes)
     task = CodecTask(wanted.codec, wanted.data, _device(device))
     done = run(task, wanted.codec.schedule, out, minutes=minutes, report=_reporter(out))
     _close(out, done)
@@ -93,12 +100,25 @@ def lm(
     from quaver.train.loop import run
 
     wanted = read_config(config)
+    _check(out, minutes)
     place = _device(device)
     task = LanguageModelTask(wanted.lm, wanted.data, load_codec(codec, place), codec, place)
     if start is not None:
         task.start_from(read_weights(start))
     done = run(task, wanted.lm.schedule, out, minutes=minutes, report=_reporter(out))
     _close(out, done)
+
+
+def _check(out: Path, minutes: float | None) -> None:
+    """What can be wrong beside the configuration, told before data and models are read."""
+    _finite("--minutes", minutes)
+    check_output("--out", out, "state.pt")
+
+
+def _finite(name: str, value: float | None) -> None:
+    """InputError for NaN and infinity, which pass tests of a range."""
+    if value is not None and not math.isfinite(value):
+        raise InputError(f"{name} is {value}; a finite number is needed")
 
 
 def _device(name: str | None) -> torch.device:

@@ -34,9 +34,10 @@ from quaver.comparing.speaking import (
 )
 from quaver.comparing.swaps import Swap, parts_of, swap
 from quaver.core.errors import InputError
+from quaver.engine.threads import cpu_threads
 from quaver.loading import Loaded, open_model
 from quaver.loading.orpheus import stored_recipe
-from quaver.loading.parts import find_device, kept_threads, use_fitting_threads
+from quaver.loading.parts import find_device
 from quaver.precision import Format
 from quaver.quality.finding import Finding
 from quaver.quality.gates import DEFAULTS, Outcome, judge, read_gates
@@ -70,7 +71,7 @@ class Comparison:
     @property
     def blame(self) -> str:
         """The same as a sentence."""
-        return sentence(self.culprits, self.swaps)
+        return sentence(self.culprits, self.swaps, self.outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def compare(
     sides = {REFERENCE: reference.open(device), CANDIDATE: candidate.open(device)}
     check_alike(sides[REFERENCE], sides[CANDIDATE])
     speaker = sides[REFERENCE].prompts
-    panel = make_panel(speaker.voices, texts, quick, seeds, speaker.reads_tags)
+    panel = make_panel(speaker.voices, texts, quick, seeds, speaker.reads_tags).spoken_by(speaker)
     setup = _setup(sides, panel, seed, metrics)
     if like is None:
         ledger = Ledger(out, setup)
@@ -125,23 +126,21 @@ def compare(
         refuse_unlike(like, then, setup)
         ledger = Ledger(out, setup)
         take_over(like, earlier, out, ledger)
-    with kept_threads():
-        use_fitting_threads(sides[REFERENCE].model.parameter_count)
-        said = _said(sides[REFERENCE], panel, seed, report)
-        control = _control(reference, sides[REFERENCE], said, device)
-        found, replays = _fixed(sides, said, control, metrics, seed, report)
-        few = said[:SWAP_TEXTS]
-        told = _told(report, "part by part", len(few) * len(parts_of(sides[REFERENCE])))
-        swaps = swap(sides[REFERENCE], sides[CANDIDATE], few, told)
-        heard = speak_panel(
-            {**sides, AGAIN: sides[REFERENCE]},
-            panel,
-            metrics,
-            seed,
-            ledger,
-            out,
-            _told(report, "speaking", len(panel) * len(SIDES)),
-        )
+    said = _said(sides[REFERENCE], panel, seed, report)
+    control = _control(reference, sides[REFERENCE], said, device)
+    found, replays = _fixed(sides, said, control, metrics, seed, report)
+    few = said[:SWAP_TEXTS]
+    told = _told(report, "part by part", len(few) * len(parts_of(sides[REFERENCE])))
+    swaps = swap(sides[REFERENCE], sides[CANDIDATE], few, told)
+    heard = speak_panel(
+        {**sides, AGAIN: sides[REFERENCE]},
+        panel,
+        metrics,
+        seed,
+        ledger,
+        out,
+        _told(report, "speaking", len(panel) * len(SIDES)),
+    )
     findings = [*found, *speech_findings(heard, metrics)]
     return Comparison(setup, findings, judge(wanted, findings), replays, swaps)
 
@@ -241,7 +240,7 @@ def _said(reference: Loaded, panel: Panel, seed: int, report: Report) -> list[tu
     """What the reference says to the panel's first texts, as tokens."""
     texts = panel.texts[:FORCED_TEXTS]
     spoken = say_codes(reference.model, reference.folder, texts, seed, reference.device, report)
-    return [(text, each) for text, each in zip(texts, spoken, strict=True) if each.codes]
+    return [(each.text, each) for each in spoken if each.codes]
 
 
 def _control(
@@ -268,7 +267,8 @@ def decode_both(
         for name, side in sides.items():
             stream = side.codec.stream(seed + number)
             frames = side.model.layout.to_frames(spoken.tokens[-spoken.codes :])
-            samples = [stream.push(frames.to(side.device)), stream.finish()]
+            with cpu_threads(side.codec_threads):
+                samples = [stream.push(frames.to(side.device)), stream.finish()]
             speech[name] = Speech(np.concatenate(samples), side.codec.sample_rate, text)
         for name, metric in metrics.items():
             found[name].append((text, metric.measure(speech[CANDIDATE], speech[REFERENCE])))

@@ -36,7 +36,7 @@ def logits(side: Loaded, spoken: Spoken) -> Logits:
     """What `side` would say next, told what was said; keys and values kept as it keeps them."""
     length = len(spoken.tokens) - 1
     cache = KVCache(side.model.cache_spec, 1, length, side.keeping, side.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), side.threads.run("logits", length):
         view = PrefillView(cache, 0, 0, length)
         found = side.model.forced(spoken.tokens[None].to(side.device), spoken.codes, view)
         return [each.cpu() for each in found]
@@ -84,7 +84,8 @@ def stepped(side: Loaded, spoken: Sequence[Spoken], frames: int) -> list[Logits]
             hidden.append(model.prefill(model.embedded(prompt[None]), view)[:, -1])
         state, steps = torch.cat(hidden), DecodeView(cache, count, length)
         for frame in codes.unbind(1):
-            state = model.frame(state, steps, _Told(frame, kept)).hidden
+            with side.threads.run(("told", count), 1):
+                state = model.frame(state, steps, _Told(frame, kept)).hidden
     rows = [torch.stack(position, 1) for position in kept]  # [streams, frames, choices] each
     return [[row[stream] for row in rows] for stream in range(count)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from quaver.checkpoints.atomic import refuse_occupied
@@ -13,6 +12,7 @@ from quaver.comparing import Comparison, Named, compare
 from quaver.comparing.page import write_page
 from quaver.comparing.report import write_report
 from quaver.core.errors import InputError
+from quaver.core.files import scratch_folder, settle
 from quaver.quality.gates import overall
 from quaver.quality.stats import Verdict
 from quaver.quantizing.report import QuantizeReport
@@ -46,21 +46,20 @@ def quantize_gated(
     refuse_occupied(out)
     if refused(out).exists():
         raise InputError(f"{refused(out)} is there, from an earlier run; move or delete it")
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as scratch:
-        made, proof = Path(scratch) / "made", Path(scratch) / "proof"
+    with scratch_folder(out.absolute().parent) as scratch:
+        made, proof = scratch / "made", scratch / "proof"
         report = make(made)
         sides = Named(model, None), Named(str(made), None)
         found = compare(*sides, proof, **options)
         write_report(proof, found)
         write_page(proof, found)
         if overall(found.outcomes) is not Verdict.PASS:
-            proof.rename(refused(out))
+            settle(proof, refused(out))
             return Gated(report, found, refused(out))
         proof.rename(made / PROOF)
         if out.is_dir():
             out.rmdir()  # it is empty
-        made.rename(out)
+        settle(made, out)
         return Gated(report, found, out / PROOF)
 
 

@@ -18,6 +18,7 @@ from quaver.engine.engine import Job
 from quaver.loading import Loaded
 from quaver.nn.linear import Product
 from quaver.quantizing.speech import Spoken
+from quaver.text.reading import read_text
 
 FRAMES = 24  # two seconds
 # Between two that rounding tells apart. Random weights amplify it: in fp8, those of 28 layers and
@@ -40,9 +41,11 @@ class Greedy:
 
 
 def greedy(side: Loaded, text: str, frames: int = FRAMES) -> Greedy | None:
-    """At most so many frames of `text`. None if the model has nothing to say, as random weights may
-    not."""
-    prompt = side.prompts.prompt(text, next(iter(side.prompts.voices), None), None)
+    """At most so many frames of `text`'s first segment. None if the model has nothing to say, as
+    random weights may not."""
+    voice = next(iter(side.prompts.voices), None)
+    segment = read_text(text, side.prompts, voice).segments[0]
+    prompt = side.prompts.prompt(segment.text, voice, None)
     sampling = replace(side.sampling, temperature=0.0, repetition_penalty=1.0)
     each = side.model.positions_per_frame
     engine = side.engine(1, len(prompt.tokens) + (frames + 2) * each)

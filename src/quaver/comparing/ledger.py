@@ -7,11 +7,13 @@ off is made again.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from quaver.core.errors import InputError
+from quaver.core.files import new_file
 
 NAME = "work.jsonl"
 
@@ -30,7 +32,7 @@ class Ledger:
             raise InputError(f"{folder} holds something else; give a new folder as --out")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(wanted + "\n", encoding="utf-8")
+            _replace(self._path, wanted + "\n")
         except OSError as error:
             raise InputError(f"cannot write {folder} ({error}); give another --out") from error
 
@@ -47,6 +49,8 @@ class Ledger:
         line = json.dumps({"name": name, **entry}, allow_nan=False)
         with self._path.open("a", encoding="utf-8") as opened:
             opened.write(line + "\n")
+            opened.flush()
+            os.fsync(opened.fileno())
 
     @classmethod
     def opened(cls, folder: Path) -> tuple[dict[str, Any], Ledger]:
@@ -70,7 +74,12 @@ class Ledger:
             )
         whole = [line for line in lines if line.endswith("\n")]
         if len(whole) < len(lines):  # cut off in the middle of a line
-            self._path.write_text("".join([first, *whole]), encoding="utf-8")
+            _replace(self._path, "".join([first, *whole]))
         for line in whole:
             entry = json.loads(line)
             self._entries[entry.pop("name")] = entry
+
+
+def _replace(path: Path, text: str) -> None:
+    with new_file(path) as part:
+        part.write_text(text, encoding="utf-8")

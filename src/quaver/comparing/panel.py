@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quaver.core.errors import InputError
 from quaver.quality.panel import PLAIN_SENTENCES, TAGGED_SENTENCES
+from quaver.text.reading import read_text
+
+if TYPE_CHECKING:
+    from quaver.core.protocols import TextFamily
 
 QUICK = 10  # texts
 MAX_TEXTS, MAX_CHARS, MAX_SEEDS = 2000, 400, 20
@@ -34,6 +39,19 @@ class Panel:
     texts: tuple[str, ...]
     voices: tuple[str, ...]
     runs: int = 1
+
+    def spoken_by(self, family: TextFamily) -> Panel:
+        """The same texts in the words that both sides read and judges expect.
+
+        Raises InputError for a text that the model cannot read.
+        """
+        texts = []
+        for item in replace(self, runs=1):
+            try:
+                texts.append(read_text(item.text, family, item.voice).text)
+            except InputError as error:
+                raise InputError(f"text {item.number + 1} of the panel: {error}") from None
+        return replace(self, texts=tuple(dict.fromkeys(texts)))
 
     def __iter__(self) -> Iterator[Item]:
         """Text by text, so that a part of a panel is a smaller panel."""

@@ -22,6 +22,7 @@ from quaver.comparing.page import write_page
 from quaver.comparing.report import write_report
 from quaver.comparing.swaps import Swap
 from quaver.core.errors import InputError
+from quaver.core.files import settle
 from quaver.precision import Recipe, Role, find_recipe
 from quaver.quality.gates import overall
 from quaver.quality.stats import Verdict
@@ -127,7 +128,7 @@ def _keep(place: Path, out: Path, made: QuantizeReport, found: Comparison) -> Ga
     (place / PROOF).rename(place / "made" / PROOF)
     if out.is_dir():
         out.rmdir()  # it is empty
-    (place / "made").rename(out)
+    settle(place / "made", out)
     return Gated(made, found, out / PROOF)
 
 

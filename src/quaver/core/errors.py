@@ -49,6 +49,19 @@ class InputError(QuaverError):
     """A request is unusable: its text, voice, sampling parameters or reference audio."""
 
 
+class SilentTextError(InputError):
+    """A text has no letter or digit that the model can speak."""
+
+    def __init__(self, message: str, left_out: int = 0, names: tuple[str, ...] = ()) -> None:
+        """left_out: how many characters the model cannot read. names: the first of them."""
+        super().__init__(message)
+        self.left_out, self.names = left_out, names
+
+
+class UnreadableTextError(InputError):
+    """A text has characters that the model cannot read, and was to be read strictly."""
+
+
 class CheckpointError(QuaverError):
     """A model folder or file is missing, damaged, or of a layout that is not supported."""
 

@@ -203,14 +203,16 @@ class Reference:
     text: str
 
 
-class SpeechFamily(Protocol):
-    """What a family knows about text: prompts, voices, and how much fits in one go."""
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """Text in the characters that a model reads, and what it cannot read, in order."""
 
-    @property
-    def name(self) -> str: ...
+    text: str
+    left_out: tuple[str, ...] = ()  # characters as they were given, or whole emotion tags
 
-    @property
-    def voices(self) -> Sequence[str]: ...
+
+class TextFamily(Protocol):
+    """What a family knows about text before its weights are loaded."""
 
     @property
     def tags(self) -> Sequence[str]:
@@ -220,8 +222,28 @@ class SpeechFamily(Protocol):
     def comfortable_chars(self) -> int:
         """Longest text that the model reads well in one go."""
 
+    @property
+    def alphabet(self) -> str | None:
+        """Characters that it reads; None reads all of Unicode."""
+
+    def language(self, voice: str | None) -> str:
+        """ISO 639-1 code of the language that a voice speaks; None is a speaker without a name."""
+
+    def readable(self, text: str) -> Readable:
+        """Text with each character in a form that the model reads, or left out."""
+
+
+class SpeechFamily(TextFamily, Protocol):
+    """A family as who speaks sees it: prompts, voices, and how much fits in one go."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def voices(self) -> Sequence[str]: ...
+
     def prompt(self, text: str, voice: str | None, reference: Reference | None) -> Prompt:
-        """Token ids for one segment of text."""
+        """Token ids for one segment of text, as `readable` gives it."""
 
     def max_frames(self, text: str) -> int:
         """More frames than this text could need: beyond it the model has lost its way."""
@@ -257,6 +279,8 @@ class Synthesizer(Protocol):
         seed: int | None = None,
         max_seconds: float | None = None,
         live: bool = False,
+        normalize: str = "auto",
+        strict: bool = False,
     ) -> SpeechStream: ...
 
     def generate(

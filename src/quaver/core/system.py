@@ -22,9 +22,9 @@ def cpu_facts() -> dict[str, str]:
     return colon_file("/proc/cpuinfo")
 
 
-def memory_facts() -> dict[str, float]:
-    """Bytes by name, such as MemTotal and MemAvailable, of /proc/meminfo."""
-    facts = colon_file("/proc/meminfo").items()
+def memory_facts(path: str = "/proc/meminfo") -> dict[str, float]:
+    """Bytes by name, such as MemTotal and MemAvailable, or VmRSS of /proc/self/status."""
+    facts = colon_file(path).items()
     return {key: float(value.split()[0]) * 1024 for key, value in facts if value.endswith("kB")}
 
 

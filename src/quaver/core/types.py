@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MAX_CHARS = 200_000  # of one text: about four hours of speech
+
+
 class FinishReason(StrEnum):
     """Why a stream ended."""
 
@@ -43,7 +46,7 @@ class Range:
         kind = Integral if self.whole else Real
         if isinstance(value, bool) or not isinstance(value, kind):
             return False
-        inside = self.low <= value <= self.high
+        inside = self.low <= float(value) <= self.high
         return inside and not (
             (self.above and value == self.low) or (self.below and value == self.high)
         )
@@ -114,6 +117,8 @@ class StreamStats:
     queue_seconds: float = 0.0  # that its segments waited for a slot
     ttfa_seconds: float | None = None  # of work, to the chunk with the first audible sample
     finish_reasons: list[FinishReason] = field(default_factory=list)  # one a segment
+    characters_left_out: int = 0  # that the model cannot read
+    left_out: tuple[str, ...] = ()  # the first of them, by code point and name
 
     @property
     def rtf(self) -> float | None:

@@ -30,6 +30,7 @@ from quaver.engine.guards import LoopGuard
 from quaver.engine.keeping import Keeping
 from quaver.engine.sampling import Sampler
 from quaver.engine.steps import Steps
+from quaver.engine.threads import StepThreads
 from quaver.nn.sent import Fetched
 
 PACK = 2048  # inputs of prompts that are read in one pass; a longer one has a pass of its own
@@ -132,10 +133,13 @@ class Engine:
         device: torch.device,
         ahead: bool = False,
         graphs: bool = False,
+        threads: StepThreads | None = None,
     ) -> None:
         """`ahead` launches a step before the last one is looked at; `graphs` records steps, and
-        draws in one launch, or traces layers on a CPU."""
+        draws in one launch, or traces layers on a CPU; `threads` is what engines of one model
+        share, None if there is one."""
         self.lock = threading.RLock()
+        self.threads = threads or StepThreads(device)
         self._model, self._ahead = model, ahead
         self._cache = KVCache(model.cache_spec, slots, max_length, keeping, device)
         self._sampler = Sampler(
@@ -192,7 +196,7 @@ class Engine:
     @torch.inference_mode()
     def record(self) -> None:
         """Record all steps, so that none is while streams run; while none does."""
-        with self.lock:
+        with self.lock, self.threads.used():
             self._steps.record()
             self._steps.record_prompts(PACK)
 
@@ -204,7 +208,7 @@ class Engine:
         Who runs waits while prompts are read: then those that one pass has no room for wait a step.
         `hold`: only look at what was launched ahead, and leave the device free until the next step.
         """
-        with self.lock:
+        with self.lock, self.threads.used():
             others = any(each is not None and each.launched for each in self._streams)
             while self._waiting and None in self._streams:
                 self._admit()
@@ -310,7 +314,10 @@ class Engine:
             if stream is not None:
                 stream.launched += 1
                 longest = max(longest, len(stream.job.prompt.tokens) + stream.launched * each)
-        return _Flight(self._steps.launch(count, longest), streams, alone > 0)
+        started = time.perf_counter()
+        made = self._steps.launch(count, longest)
+        self.threads.add(time.perf_counter() - started, count)
+        return _Flight(made, streams, alone > 0)
 
     def _hurried(self) -> int:
         """Slots of a step for those alone who hurry; 0 if the next step is for all, as it is where

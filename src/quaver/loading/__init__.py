@@ -14,15 +14,18 @@ from quaver.checkpoints.recognise import unused
 from quaver.checkpoints.source import CODEC_FILES, is_hub_id, resolve
 from quaver.codecs.snac import Snac
 from quaver.core.errors import CheckpointError, UnsupportedError
+from quaver.core.protocols import TextFamily
 from quaver.core.system import free_memory
 from quaver.core.types import SamplingParams
 from quaver.core.voices import read_voices
 from quaver.engine.engine import Engine
 from quaver.engine.fitting import CachePlan, cache_bytes, fit_cache
 from quaver.engine.keeping import Keeping, keeping
+from quaver.engine.threads import StepThreads
 from quaver.families.orpheus.config import DEFAULT_CODEC, OrpheusConfig
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.prompt import OrpheusPrompts
+from quaver.families.orpheus.text import OrpheusText
 from quaver.loading.hosting import drop_text_rows
 from quaver.loading.orpheus import MAX_LENGTH, load_orpheus, read_config, stored_recipe
 from quaver.loading.parts import (
@@ -54,6 +57,7 @@ class Loaded:
     plan: CachePlan
     device: torch.device
     facts: dict[str, Any]
+    threads: StepThreads
     graphs: bool = True
 
     @cached_property
@@ -64,7 +68,13 @@ class Loaded:
             self.codec.fuse()
         facts = {**self.facts, "cache_bytes": engine.cache_bytes}
         return SpeechSynthesizer(
-            self.prompts, engine, self.codec, self.sampling, facts, self._records
+            self.prompts,
+            engine,
+            self.codec,
+            self.sampling,
+            facts,
+            self._records,
+            self.codec_threads,
         )
 
     def engine(self, slots: int, max_length: int) -> Engine:
@@ -82,7 +92,15 @@ class Loaded:
             device=self.device,
             ahead=self._records,
             graphs=self._records or self._traces,
+            threads=self.threads,
         )
+
+    @property
+    def codec_threads(self) -> int | None:
+        """CPU threads of the codec, None for all that torch may use. Not measured: the last bits of
+        its convolutions depend on the number. Those of a small model are too short to share."""
+        small = self.facts["parameters"] < SMALL_MODEL
+        return 1 if small or self.device.type != "cpu" else None
 
     @property
     def _records(self) -> bool:
@@ -125,6 +143,14 @@ def load(
         model, recipe, device, codec=codec, voices=voices, slots=slots, max_length=max_length
     )
     return replace(opened, graphs=graphs).synthesizer
+
+
+def open_text(model: str | Path = "nano", voices: str | Sequence[str] | None = None) -> TextFamily:
+    """What a model reads, from its configuration alone; arguments as for `load`."""
+    folder = resolve(str(model))
+    config = read_config(folder.path, folder.name)
+    named = read_voices(voices)
+    return OrpheusText((config if named is None else config.with_voices(named)).speech)
 
 
 def open_model(
@@ -193,6 +219,7 @@ def open_model(
         plan=plan,
         device=place,
         facts=facts,
+        threads=StepThreads(place),
     )
 
 

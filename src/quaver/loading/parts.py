@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -38,18 +36,6 @@ def find_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
-def use_fitting_threads(parameters: int, device: str = "cpu") -> None:
-    """Let torch use one CPU thread for a small model and beside a GPU, all cores for a large one.
-
-    This is the process's setting, so programs call it and `load` does not. The matrices of a small
-    model are too short to share: two threads gain nothing, and when anything else wants a core
-    they spin for each other and take up to ten times as long. Beside a GPU a few rows of a table
-    are all that is to share, for which others are woken and waited for.
-    """
-    if parameters < SMALL_MODEL or device != "cpu":
-        torch.set_num_threads(1)
-
-
 def use_little_stack(device: torch.device) -> None:
     """Let CUDA keep half a kilobyte of stack for each thread that a GPU could run, not a whole one.
 
@@ -64,16 +50,6 @@ def use_little_stack(device: torch.device) -> None:
         torch.cuda.synchronize()  # which gives the thread a context
         if driver.cuCtxSetLimit(STACK_SIZE, ctypes.c_size_t(STACK_BYTES)):
             log.info("the driver keeps its stack as it is")
-
-
-@contextmanager
-def kept_threads() -> Iterator[None]:
-    """A block after which torch uses as many CPU threads as before."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def load_codec(folder: Path, device: torch.device) -> Snac:

@@ -1,28 +1,25 @@
-"""What a model says while it is calibrated: everyday English, none of it in the judging panel."""
+"""What a model says while it is calibrated: English of many kinds, none of it in the judging panel.
 
-CALIBRATION_TEXTS = (
-    "Good morning, and welcome back to the second half of our programme.",
-    "Could you tell me how long the walk to the museum takes from here?",
-    "The recipe asks for two cups of flour, a pinch of salt and three eggs.",
-    "Yesterday's storm knocked down several trees along the river road.",
-    "I would rather wait until everyone has had a chance to speak.",
-    "Turn left at the lights, then keep going for about half a mile.",
-    "Honestly, that was the funniest thing I have heard all year!",
-    "Our quarterly figures show a modest rise in both sales and costs.",
-    "When the bell rings, please leave your books and line up by the door.",
-    "No, I don't think so; the blue one suits you far better.",
-    "Scientists have measured the glow of galaxies twelve billion years old.",
-    "Thank you for calling. Your conversation may be recorded for training.",
-    "He whispered that the treasure lay beneath the oldest oak in the valley.",
-    "What if we tried again tomorrow, with fresh eyes and stronger coffee?",
-    "Flight nine eighty-four to Lisbon is now boarding at gate seventeen.",
-    "My grandmother used to hum that tune while she mended our clothes.",
-    "Quick, the kettle is boiling over and nobody is watching the toast!",
-    "Press and hold the power button for five seconds to restart the device.",
-    "Under the terms of the agreement, either party may withdraw in writing.",
-    "The children giggled, whispered, and finally fell asleep in the tent.",
-    "Is there anything else you would like me to read aloud for you?",
-    "Snow is expected above eight hundred metres from late this evening.",
-    "She paused, looked straight at the jury, and told them everything.",
-    "Zebras, foxes and one very vain peacock shared the dusty courtyard.",
-)
+The texts are in `data/calibration.txt`, one a line; `data/README.md` says where they come from.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+
+DEFAULT_SAMPLES = 24  # texts: with more, the layers' inputs change little and the time grows
+_TAG = re.compile(r"\s*<[a-z]+>")
+
+
+@cache
+def calibration_texts() -> tuple[str, ...]:
+    """All texts, those that are used by default first. Some have an emotion tag such as <laugh>."""
+    data = (files("quaver.quant") / "data" / "calibration.txt").read_text(encoding="ascii")
+    return tuple(data.splitlines())
+
+
+def without_tags(text: str) -> str:
+    """`text` without emotion tags, for a model that does not read them."""
+    return _TAG.sub("", text).strip()

@@ -50,7 +50,8 @@ def quantize(
     """Write the checkpoint `model` to the new folder `out`, its layers as `recipe` says.
 
     calibration: a file with a text a line, for the formats that must know their layers' inputs;
-        None takes texts of our own. samples: how many texts at most; None takes all.
+        None takes texts of our own. samples: how many texts; None takes all of a file, and
+        `quant.texts.DEFAULT_SAMPLES` of our own.
     all_layers: the head and the table of tokens get the backbone's format too.
     least_sqnr: layers below so many dB stay dense; None takes each format's own threshold.
     Raises InputError or CheckpointError, and leaves nothing then.
@@ -61,11 +62,12 @@ def quantize(
         own = chosen.format(Role.BACKBONE)
         chosen = find_recipe(f"{chosen},head={own},embed={own}")
     plan = make_plan(resolve(model), chosen)
+    texts = read_texts(calibration, samples)
     with open_tensors(plan.folder.path) as reader:
         size, others = check_tensors(plan, reader), _companions(plan.folder.path)
         watched = Watched()
         if plan.watched or plan.kv is Format.FP8:
-            watched = watch(plan, read_texts(calibration, samples), seed, place, report)
+            watched = watch(plan, texts, seed, place, report)
         converter = Converter(plan, watched, place, least_sqnr)
         write_checkpoint(
             out,

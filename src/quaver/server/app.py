@@ -13,21 +13,24 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import quaver
 from quaver.server.access import Keys
+from quaver.server.cors import Cors
+from quaver.server.described import errors, speech_answers, speech_body
 from quaver.server.engines import Engine, Status
 from quaver.server.errors import INVALID, ApiError, failed
 from quaver.server.live import Session, check_origin
+from quaver.server.methods import Methods
 from quaver.server.schemas import SpeechRequest, check_text, parse
 from quaver.server.service import Service
 from quaver.server.speech import SpeechResponse
+from quaver.server.trust import Hosts, Proxies
 
 WEB = Path(quaver.__file__).parent / "web"
-BODY_SECONDS = 30.0  # that a client may take to send its body
 REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 POLICY = (
     "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; object-src 'none'; "
@@ -38,12 +41,19 @@ SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+CLOSE = {"Connection": "close"}  # what of a body still comes is not read
 OPEN_LISTS = ("/v1/audio/voices", "/v1/audio/models", "/v1/models")
 
 
 def create_app(service: Service) -> ASGIApp:
     """The ASGI application of `service`, which somebody else runs."""
-    app = FastAPI(title="Quaver", version=quaver.__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Quaver",
+        version=quaver.__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the Host that was sent
+    )
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
@@ -52,15 +62,9 @@ def create_app(service: Service) -> ASGIApp:
     _add_lists(app, service)
     _add_health(app, service)
     _add_page(app)
-    whole: ASGIApp = Doors(app, service)
+    whole: ASGIApp = Doors(Methods(app), service)
     if service.settings.cors_origins:
-        whole = CORSMiddleware(
-            whole,
-            allow_origins=service.settings.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
-            expose_headers=["X-Request-Id", "X-Sample-Rate", "X-Seed", "X-Voice", "X-Recipe"],
-        )
+        whole = Cors(whole, service.settings.cors_origins)
     return whole
 
 
@@ -69,8 +73,11 @@ class Doors:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
-        self._keys = Keys(service.settings.api_keys)
-        self._open = OPEN_LISTS if service.settings.open_voices else ()
+        settings = service.settings
+        self._keys = Keys(settings.api_keys, settings.max_wrong_keys)
+        self._hosts = Hosts(settings.host, settings.allowed_hosts)
+        self._proxies = Proxies(settings.trusted_proxies)
+        self._open = OPEN_LISTS if settings.open_voices else ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -93,21 +100,30 @@ class Doors:
         await self._app(scope, receive, named)
 
     def _caller(self, scope: Scope, headers: Headers) -> str:
+        self._hosts.check(headers)
         client = scope.get("client")
-        address = client[0] if client else ""
+        address = self._proxies.client(headers, client[0] if client else "")
+        if scope["path"].startswith("/v1/"):  # with a slash at its end it is the same
+            scope["path"] = scope["path"].rstrip("/")
         path = scope["path"]
-        if not path.startswith("/v1") or path in self._open:
+        asks = scope.get("method") == "OPTIONS"  # which methods a path has; browsers send no key
+        if asks or not path.startswith("/v1") or path in self._open:
             return address
         return self._keys.caller(headers, address)
 
 
 def _add_speech(app: FastAPI, service: Service) -> None:
-    body = {"required": True, "content": {"application/json": {"schema": _schema()}}}
+    extra = {"requestBody": speech_body()}
 
-    @app.post("/v1/audio/speech", openapi_extra={"requestBody": body}, response_class=Response)
+    @app.post(
+        "/v1/audio/speech",
+        openapi_extra=extra,
+        response_class=Response,
+        responses=speech_answers(),
+    )
     async def speech(request: Request) -> Response:
         service.count(request.state.caller)
-        asked = parse(SpeechRequest, await _body(request, service.settings.max_body))
+        asked = parse(SpeechRequest, await _body(request, service))
         check_text(asked.input, service.settings.max_chars)
         engine = service.engine(asked.model, asked.recipe)
         return SpeechResponse(service, engine, request.state.name, asked)
@@ -125,20 +141,22 @@ def _add_live(app: FastAPI, service: Service) -> None:
 
 
 def _add_lists(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=errors(401))
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": _models(service)}
 
-    @app.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}", responses=errors(401, 404))
     async def model(name: str) -> dict[str, Any]:
+        if not name:
+            raise HTTPException(404)
         engine = service.engine(name, None)
         return _model(service, name, engine)
 
-    @app.get("/v1/audio/models")
+    @app.get("/v1/audio/models", responses=errors(401))
     async def audio_models() -> dict[str, Any]:
         return {"models": _models(service)}
 
-    @app.get("/v1/audio/voices")
+    @app.get("/v1/audio/voices", responses=errors(401, 404))
     async def voices(model: str | None = None) -> dict[str, Any]:
         names = service.engine(model, None).facts.get("voices", [])
         return {"voices": [{"id": name, "name": name} for name in names]}
@@ -149,7 +167,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/health/ready")
+    @app.get("/health/ready", responses={503: {"description": "Some engine takes no requests."}})
     async def ready() -> JSONResponse:
         engines = {
             engine.name: {
@@ -163,7 +181,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         status = "ready" if service.ready else "not ready"
         return JSONResponse({"status": status, "engines": engines}, 200 if service.ready else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         return PlainTextResponse(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
@@ -178,13 +196,22 @@ class _Page(StaticFiles):
 
 
 def _add_page(app: FastAPI) -> None:
-    """What is no route may be a file of the page; a mount would hide that a method is wrong."""
+    """Serve what has no route as a file; a mount would hide that a method is wrong."""
     files, missing = _Page(directory=WEB, html=True), app.router.default
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] != "GET" and not _is_file(files, scope):
+            raise HTTPException(404)  # what is not there has no methods
         await (files if scope["type"] == "http" else missing)(scope, receive, send)
 
     app.router.default = page
+
+
+def _is_file(files: StaticFiles, scope: Scope) -> bool:
+    try:
+        return files.lookup_path(files.get_path(scope))[1] is not None
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _models(service: Service) -> list[dict[str, Any]]:
@@ -209,15 +236,9 @@ def _model(service: Service, name: str, engine: Engine) -> dict[str, Any]:
     }
 
 
-def _schema() -> dict[str, Any]:
-    """Of the body, in one piece: its references would be looked for elsewhere."""
-    schema = SpeechRequest.model_json_schema()
-    (schema["properties"]["voice"]["anyOf"][1],) = schema.pop("$defs").values()
-    return schema
-
-
-async def _body(request: Request, most: int) -> bytes:
-    """A body that is said to be JSON. ApiError for one that is too large or too slow."""
+async def _body(request: Request, service: Service) -> bytes:
+    """A body that is said to be JSON. ApiError for one that is too large, too slow or cut off."""
+    most, seconds = service.settings.max_body, service.settings.body_timeout
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         # also what keeps pages elsewhere from posting here without being asked for leave
@@ -225,14 +246,18 @@ async def _body(request: Request, most: int) -> bytes:
         raise ApiError(415, INVALID, "unsupported_media_type", message)
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for part in request.stream():
                 body += part
                 if len(body) > most:
                     message = f"the body has more than {most} bytes"
-                    raise ApiError(413, INVALID, "request_too_large", message)
+                    raise ApiError(413, INVALID, "request_too_large", message, headers=CLOSE)
     except TimeoutError:
-        raise ApiError(408, INVALID, "request_timeout", "the body took too long") from None
+        message = f"the body took more than {seconds:g} s"
+        raise ApiError(408, INVALID, "request_timeout", message, headers=CLOSE) from None
+    except ClientDisconnect:
+        service.metrics.count_client_error("left_while_sending")
+        raise ApiError(400, INVALID, "client_left", "the client left") from None
     return bytes(body)
 
 

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from itertools import count
 from typing import Any
@@ -28,7 +28,8 @@ log = logging.getLogger("quaver.engines")
 WORKER = (sys.executable, "-m", "quaver.server.worker")
 SOCKET_BYTES = 1 << 20
 HELD_ABOVE, GO_BELOW = 10.0, 5.0  # seconds of sound that wait for a client
-SILENT_SECONDS = 120.0  # an engine that is ready says something every second
+QUIET_SECONDS = 6.0  # a process that runs says so every second; then it is not ready
+SILENT_SECONDS = 120.0  # without a step, after which an engine is started again
 FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0  # seconds before an engine is started again
 WELL_AFTER = 60.0  # seconds of life, and the wait is the first again
 
@@ -42,12 +43,13 @@ class StreamFailedError(Exception):
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
-        self.mine = failure.mine
+        self.mine, self.failure = failure.mine, failure
 
 
 class Status(StrEnum):
     LOADING = "loading"
     READY = "ready"
+    SILENT = "silent"  # it was ready, and its process does not answer
     LOST = "lost"
 
 
@@ -101,7 +103,8 @@ class Engine:
 
     def __init__(self, place: Place, command: Sequence[str] = WORKER) -> None:
         self.place, self._command = place, command
-        self.status = Status.LOADING
+        self._status = Status.LOADING
+        self._heard = self._stepped = 0.0  # when it last said anything, and anything of a step
         self.facts: dict[str, Any] = {}  # once it was ready; kept while it is lost
         self.pulse: dict[str, Any] = {}
         self.restarts = 0
@@ -115,6 +118,11 @@ class Engine:
     def name(self) -> str:
         """The recipe, as it turned out once it is loaded."""
         return str(self.facts.get("recipe", self.place.recipe or ""))
+
+    @property
+    def status(self) -> Status:
+        quiet = time.monotonic() - self._heard > QUIET_SECONDS
+        return Status.SILENT if quiet and self._status is Status.READY else self._status
 
     async def wait_ready(self) -> None:
         await self._ready.wait()
@@ -162,7 +170,8 @@ class Engine:
             for end in (ours, theirs):
                 for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                     end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
-            arguments = (str(theirs.fileno()), json.dumps(asdict(self.place)))
+            place = replace(self.place, rtf_when_full=self.facts.get("rtf_when_full"))
+            arguments = (str(theirs.fileno()), json.dumps(asdict(place)))
             reader, self._writer = await asyncio.open_connection(sock=ours, limit=SOCKET_BYTES)
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, *arguments, pass_fds=[theirs.fileno()]
@@ -171,19 +180,25 @@ class Engine:
         with suppress(ConnectionError):
             try:
                 while True:
-                    patience = None if self.status is not Status.READY else SILENT_SECONDS
+                    patience = None if self._status is not Status.READY else SILENT_SECONDS
                     async with asyncio.timeout(patience):
                         data = await reader.read(SOCKET_BYTES)
                     if not data:
                         return
+                    self._heard = time.monotonic()
                     for frame in frames.feed(data):
                         self._hear(frame)
+                    if patience is not None and self._heard - self._stepped > patience:
+                        raise TimeoutError
             except (WireError, TimeoutError) as error:
                 log.error("the engine %s makes no sense: %s", self.name, error or "silence")
 
     def _hear(self, frame: Frame) -> None:
+        if frame.kind is Kind.ALIVE:
+            return
+        self._stepped = self._heard
         if frame.kind is Kind.READY:
-            self.facts, self.status = frame.json(), Status.READY
+            self.facts, self._status = frame.json(), Status.READY
             self._ready.set()
             log.info("the engine %s is ready", self.name)
         elif frame.kind is Kind.PULSE:
@@ -209,7 +224,7 @@ class Engine:
 
     async def _end(self) -> None:
         """Let go of a process that died, or make it die."""
-        self.status, self.pulse = Status.LOST, {}
+        self._status, self.pulse = Status.LOST, {}
         self.cut("the engine crashed while it spoke; try again")
         if self._writer is not None:
             self._writer.close()

@@ -14,14 +14,18 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from quaver.server.access import SUBPROTOCOL
 from quaver.server.engines import Engine
 from quaver.server.errors import INVALID, ApiError, busy, invalid, unavailable
+from quaver.server.jsontext import SurrogateJoiner
 from quaver.server.schemas import SessionConfig, SessionMessage, check_length, parse
 from quaver.server.service import Service, Utterance
+from quaver.server.wire import NOTHING_TO_SPEAK, UNREADABLE
 from quaver.text.feed import SentenceFeed
+from quaver.text.reading import LeftOut
 
 log = logging.getLogger("quaver.server")
 
 MOST_TURNS = 8  # utterances of one connection that are not said yet
 POLICY, BROKEN = 1008, 1011  # close codes
+SENTENCE_REFUSALS = (NOTHING_TO_SPEAK, UNREADABLE)  # of one sentence, before it has sound
 
 
 @dataclass(eq=False)
@@ -33,11 +37,13 @@ class Turn:
     config: SessionConfig
     feed: SentenceFeed
     chars: int = 0
+    joiner: SurrogateJoiner = field(default_factory=SurrogateJoiner)
     sentences: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)  # None is the end
     task: asyncio.Task[None] | None = None
 
     def add(self, text: str, most: int) -> None:
         """ApiError for more text than an utterance may have."""
+        text = self.joiner.push(text)
         self.chars += len(text)
         check_length(self.chars, most)
         self._queue(self.feed.push(text))
@@ -55,9 +61,16 @@ def check_origin(websocket: WebSocket, allowed: tuple[str, ...]) -> None:
     origin = websocket.headers.get("origin")
     if origin is None or origin in allowed or "*" in allowed:
         return
-    if urlsplit(origin).netloc != websocket.headers.get("host"):
+    if _netloc(origin) != websocket.headers.get("host"):
         message = f"pages of {origin[:128]!r} may not use this server; see --cors-origin"
         raise ApiError(403, INVALID, "origin_not_allowed", message)
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # a bracket that is not closed, and the like
+        return None
 
 
 class Session:
@@ -83,9 +96,13 @@ class Session:
             pass  # it left, or takes nothing
         finally:
             await self._stop()
+        await self._close()
+
+    async def _close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Close, unless either side has."""
         if self._socket.application_state is WebSocketState.CONNECTED:
-            with suppress(WebSocketDisconnect, RuntimeError):  # it is closed already
-                await self._socket.close()
+            with suppress(WebSocketDisconnect, RuntimeError):  # the client has
+                await self._socket.close(code, reason)
 
     async def _obey_next(self) -> bool:
         """Do as one message says; False at the end."""
@@ -96,7 +113,7 @@ class Session:
         except TimeoutError:
             if self._speaking:
                 return True
-            await self._socket.close(POLICY, f"nothing was sent for {settings.idle_timeout:g} s")
+            await self._close(POLICY, f"nothing was sent for {settings.idle_timeout:g} s")
             return False
         try:
             if text is None:
@@ -145,7 +162,9 @@ class Session:
             raise busy(f"{MOST_TURNS} utterances wait to be said", "server_busy", 1)
         self._service.count(self._socket.state.caller)
         engine = self._engine(self._config)
-        feed = SentenceFeed(engine.facts["comfortable_chars"])
+        asked, facts = self._config.normalize, engine.facts
+        mode = facts["normalize"] if asked == "auto" else asked
+        feed = SentenceFeed(facts["comfortable_chars"], mode)
         turn = self._open = Turn(self._count, engine, self._config, feed)
         self._count += 1
         before = self._turns[-1].task if self._turns else None
@@ -191,10 +210,10 @@ class Session:
         except WebSocketDisconnect:
             pass  # whoever receives sees it too
         except TimeoutError:
-            await self._socket.close(POLICY, "nothing was taken")
+            await self._close(POLICY, "nothing was taken")
         except Exception:
             log.exception("%s failed", self._socket.state.name)
-            await self._socket.close(BROKEN)
+            await self._close(BROKEN)
         finally:
             self._turns.remove(turn)
 
@@ -231,11 +250,16 @@ class Session:
             async with made as utterance, aclosing(utterance.pieces()) as pieces:
                 async for piece in pieces:
                     if not sent:
+                        if made.left_out.count:
+                            await self._warn(about, made.left_out)
                         await self._send(begun)
                     await self._send(piece)
                     sent += len(piece)
                 end += utterance.seconds
-        except ApiError:
+        except ApiError as error:
+            if error.code in SENTENCE_REFUSALS:
+                await self._skip(about, made.left_out, error)
+                return start
             if sent:
                 await self._send(done | {"total_bytes": sent, "end_seconds": None, "error": True})
             raise
@@ -245,6 +269,26 @@ class Session:
             await self._send(done | {"total_bytes": sent, "end_seconds": end, "error": False})
         return end
 
+    async def _warn(self, about: dict[str, Any], left_out: LeftOut, skipped: str = "") -> None:
+        """Tell what is not heard of a sentence; `skipped` says why none of it is."""
+        message = skipped or left_out.sentence
+        warning = {
+            "type": "warning",
+            **about,
+            "message": message,
+            "count": left_out.count,
+            "characters": left_out.names,
+            "skipped": bool(skipped),
+        }
+        await self._send(warning)
+
+    async def _skip(self, about: dict[str, Any], left_out: LeftOut, error: ApiError) -> None:
+        """Leave one sentence out; the turn goes on, since what follows is as good as before."""
+        if error.code == NOTHING_TO_SPEAK:
+            await self._warn(about, left_out, error.message)
+        else:
+            await self._send({"type": "error", **about, **error.body()})
+
     async def _send_done(self, index: int, sentences: int, seconds: float) -> None:
         done = {"utterance_index": index, "total_sentences": sentences, "audio_seconds": seconds}
         await self._send({"type": "session.done", **done})
@@ -253,6 +297,8 @@ class Session:
         await self._send({"type": "error", **error.body()})
 
     async def _send(self, message: bytes | dict[str, Any]) -> None:
+        if self._socket.application_state is not WebSocketState.CONNECTED:
+            raise WebSocketDisconnect(1006)  # another task has closed it
         async with asyncio.timeout(self._service.settings.send_timeout):
             if isinstance(message, bytes):
                 await self._socket.send_bytes(message)

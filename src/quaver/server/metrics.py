@@ -39,6 +39,16 @@ class Metrics:
         self.done = self._counter("requests_success", "Whole", "finished_reason")
         self.failed = self._counter("requests_failed", "Accepted, and not whole", "reason")
         self.refused = self._counter("requests_refused", "Not accepted", "reason")
+        self._client_errors = Counter(
+            "quaver:client_errors",
+            "What clients did wrong below any request",
+            ("kind",),
+            registry=self._registry,
+        )
+
+    def count_client_error(self, kind: str) -> None:
+        """Count a connection or a message that broke a rule; it is not logged."""
+        self._client_errors.labels(kind).inc()
 
     def hear(self, recipe: str, heard: Heard) -> None:
         """Count what a listener heard, to the end or not."""

@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from quaver.core.errors import InputError
 from quaver.server.app import create_app
+from quaver.server.connections import Gate, connection_limits, raise_file_limit
 from quaver.server.engines import WORKER
+from quaver.server.http_protocol import HeadLimits, HttpProtocol
 from quaver.server.service import Service
 from quaver.server.settings import Settings
+from quaver.server.trust import Proxies
+from quaver.server.ws_protocol import Turns, WebSocketProtocol
 
-KEEP_ALIVE = 75  # seconds: longer than proxies keep theirs
 LAST_SECONDS = 2  # for connections to close after the last stream
 
 
@@ -67,18 +73,7 @@ class _Server(uvicorn.Server):
     """Ends when running streams have, and with status 0; a second signal ends it at once."""
 
     def __init__(self, service: Service) -> None:
-        super().__init__(
-            uvicorn.Config(
-                create_app(service),
-                lifespan="off",
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=LAST_SECONDS,
-                ws_max_size=service.settings.max_body,
-            )
-        )
+        super().__init__(_config(service))
         self._service = service
         self._loop = asyncio.get_running_loop()
         self._draining: asyncio.Task[None] | None = None
@@ -98,10 +93,46 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+def _config(service: Service) -> uvicorn.Config:
+    settings, count = service.settings, service.metrics.count_client_error
+    files = raise_file_limit()
+    most, of_address, backlog = connection_limits(
+        files, settings.max_connections, settings.max_connections_per_address
+    )
+    gate = Gate(most, of_address, Proxies(settings.trusted_proxies).trusts)
+    limits = HeadLimits(
+        settings.max_header_bytes,
+        settings.max_headers,
+        settings.header_timeout,
+        settings.body_timeout,
+    )
+    # uvicorn calls these as it would call the classes
+    http: Any = partial(HttpProtocol, gate=gate, limits=limits, count=count)
+    ws: Any = partial(WebSocketProtocol, turns=Turns(), count=count)
+    return uvicorn.Config(
+        create_app(service),
+        http=http,
+        ws=ws,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # `trust.Proxies` reads them
+        backlog=backlog,
+        timeout_keep_alive=math.ceil(settings.keep_alive_timeout),
+        timeout_graceful_shutdown=LAST_SECONDS,
+        ws_max_size=settings.max_body,
+    )
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        listener = socket.create_server(address[:2], family=family, backlog=2048)
+        # Connections inherit it. Without it the first sound on a connection that is kept waits for
+        # the client's delayed acknowledgement of the headers, 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         raise InputError(
             f"cannot listen on {host} port {port} ({error.strerror or error}); "

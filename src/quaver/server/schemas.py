@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from quaver.audio.encode import HIGHEST_RATE, LOWEST_RATE, check_rate
 from quaver.core.errors import InputError
 from quaver.core.types import SamplingParams
 from quaver.server.errors import ApiError, invalid
+from quaver.server.jsontext import JsonError, read_object, without_surrogates
 from quaver.server.wire import Order
 
 SAMPLING = (
@@ -28,11 +39,33 @@ BUILT_IN = (
     *("verse", "marin", "cedar"),
 )
 DEFAULT_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+# The same, as OpenAI dates them: tts-1-1106, gpt-4o-mini-tts-2025-12-15.
+DATED = re.compile(rf"({'|'.join(DEFAULT_MODELS)})(-\d{{4}}(-\d\d-\d\d)?)?", re.ASCII)
 
-AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm", "g711_ulaw", "g711_alaw"]
 T = TypeVar("T", bound=BaseModel)
-Name = Annotated[str, Field(max_length=512)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")
+    return value
+
+
+def _no_surrogate(value: str) -> str:
+    if without_surrogates(value) != value:
+        raise ValueError("half of a character (a lone surrogate) is in it")
+    return value
+
+
+def _mended(value: Any) -> Any:
+    return without_surrogates(value) if isinstance(value, str) else value
+
+
+NUMBER = BeforeValidator(_no_boolean)  # strings such as "1.0" are numbers too
+TEXT = BeforeValidator(_mended)
+Number = Annotated[float, Field(allow_inf_nan=False), NUMBER]
+Name = Annotated[str, Field(max_length=512), AfterValidator(_no_surrogate)]
 
 
 class VoiceId(BaseModel):
@@ -46,19 +79,42 @@ class SpeechOptions(BaseModel):
 
     model: Name | None = None
     voice: Name | VoiceId | None = None
-    instructions: Annotated[str, Field(max_length=MOST_INSTRUCTIONS)] | None = None
+    instructions: Annotated[str, Field(max_length=MOST_INSTRUCTIONS), TEXT] | None = None
     response_format: AudioFormat = "mp3"
-    speed: Annotated[float, Field(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0
-    seed: Annotated[int, Field(ge=0, lt=SEEDS)] | None = None
+    sample_rate: Annotated[int, Field(ge=LOWEST_RATE, le=HIGHEST_RATE), NUMBER] | None = None
+    speed: Annotated[float, Field(ge=0.25, le=4.0, allow_inf_nan=False), NUMBER] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=SEEDS), NUMBER] | None = None
     temperature: Number | None = None
-    top_k: Annotated[int, Field(le=MOST_CHOICES)] | None = None
+    top_k: Annotated[int, Field(le=MOST_CHOICES), NUMBER] | None = None
     top_p: Number | None = None
     min_p: Number | None = None
     repetition_penalty: Number | None = None
-    repetition_window: Annotated[int, Field(le=MOST_CHOICES)] | None = None
-    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    repetition_window: Annotated[int, Field(le=MOST_CHOICES), NUMBER] | None = None
+    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER] | None = None
     recipe: Name | None = None
     priority: Literal["interactive", "batch"] = "interactive"
+    normalize: Literal["auto", "full", "light", "off"] = "auto"
+    strict: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, values: Any) -> Any:
+        """Take null and "" as a field that is left out, which many clients mean by them."""
+        if not isinstance(values, dict):
+            return values
+        needed = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return {
+            name: value
+            for name, value in values.items()
+            if name in needed or not (value is None or value == "")
+        }
+
+    def check_rate(self) -> None:
+        """Raise ApiError for a sample rate that the format cannot have."""
+        try:
+            check_rate(self.response_format, self.sample_rate)
+        except InputError as error:
+            raise invalid(str(error), "sample_rate") from None
 
     def sampling(self) -> dict[str, float]:
         """What replaces the checkpoint's own. ApiError for what is out of range."""
@@ -78,7 +134,7 @@ class SpeechOptions(BaseModel):
     def voice_of(self, voices: Sequence[str]) -> str | None:
         """The model's voice that is meant; None speaks without one. ApiError if there is none."""
         name = self.voice.id if isinstance(self.voice, VoiceId) else self.voice
-        if name is None:
+        if not name:
             return next(iter(voices), None)
         if name in voices:
             return name
@@ -94,6 +150,7 @@ class SpeechOptions(BaseModel):
     def order(self, name: str, text: str, voices: Sequence[str]) -> Order:
         """What the engine is asked to say; a seed is drawn where none is given."""
         voice = self.voice_of(voices)
+        self.check_rate()
         return Order(
             name=name,
             text=text,
@@ -102,13 +159,15 @@ class SpeechOptions(BaseModel):
             max_seconds=self.max_seconds,
             sampling=self.sampling(),
             batch=self.batch,
+            normalize=self.normalize,
+            strict=self.strict,
         )
 
 
 class SpeechRequest(SpeechOptions):
     """The body of `POST /v1/audio/speech`."""
 
-    input: str
+    input: Annotated[str, Field(min_length=1), TEXT]
     stream_format: Literal["audio", "sse"] = "audio"
     stream: bool = True
 
@@ -116,9 +175,16 @@ class SpeechRequest(SpeechOptions):
 def parse(schema: type[T], body: bytes | str) -> T:
     """ApiError that names the field for a body that is not JSON, or not as the schema has it."""
     try:
-        return schema.model_validate_json(body)
+        return schema.model_validate(read_object(body))
+    except JsonError as error:
+        raise invalid(str(error), None, "invalid_json") from None
     except ValidationError as error:
         raise _refusal(error) from None
+
+
+def is_default_model(name: str | None) -> bool:
+    """Whether no model of this server is meant: none is named, or one of OpenAI's, dated or not."""
+    return not name or DATED.fullmatch(name) is not None
 
 
 def check_text(text: str, most: int) -> None:
@@ -136,11 +202,7 @@ def check_length(chars: int, most: int) -> None:
 def _refusal(error: ValidationError) -> ApiError:
     """The first thing that is wrong, in words."""
     first: Any = error.errors(include_url=False, include_context=False)[0]
-    if first["type"] == "json_invalid":
-        return invalid(f"the body is not JSON: {first['msg']}", None, "invalid_json")
     place = [str(each) for each in first["loc"]]
-    if not place:
-        return invalid("the body must be a JSON object", None, "invalid_json")
     name = place[0]
     if first["type"] == "missing":
         return invalid(f"{'.'.join(place)} is missing", name, "missing_required_parameter")
@@ -149,7 +211,10 @@ def _refusal(error: ValidationError) -> ApiError:
     if name == "voice":  # the message would be of one of its two kinds
         return invalid(f'voice is {given}; give a name, or {{"id": name}}', name)
     code = "string_above_max_length" if first["type"] == "string_too_long" else "invalid_value"
-    return invalid(f"{name} is {given}: {first['msg']}", name, code)
+    if first["type"] == "string_too_short":
+        return invalid("input is empty; give at least one word", name)
+    reason = first["msg"].removeprefix("Value error, ")
+    return invalid(f"{name} is {given}: {reason}", name, code)
 
 
 class SessionConfig(SpeechOptions):
@@ -158,8 +223,14 @@ class SessionConfig(SpeechOptions):
     response_format: AudioFormat = "pcm"
 
 
+def _string(value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("a string is needed")
+    return value
+
+
 class SessionMessage(BaseModel):
     """What a client sends over a WebSocket; the fields of `session.config` beside it."""
 
     type: Literal["session.config", "input.text", "input.done", "input.clear", "session.close"]
-    text: str | None = None
+    text: Annotated[Any, AfterValidator(_string)] = None  # may end in half a character

@@ -20,10 +20,11 @@ from quaver.server.access import Rates
 from quaver.server.engines import WORKER, Engine, EngineLostError, Status, StreamFailedError, Ticket
 from quaver.server.errors import INVALID, ApiError, busy, failed, invalid, unavailable
 from quaver.server.metrics import Metrics
-from quaver.server.schemas import DEFAULT_MODELS, SpeechOptions
+from quaver.server.schemas import SpeechOptions, is_default_model
 from quaver.server.settings import Settings
 from quaver.server.sound import Sound
-from quaver.server.wire import Kind
+from quaver.server.wire import NOTHING_TO_SPEAK, Failure, Kind
+from quaver.text.reading import LeftOut
 
 log = logging.getLogger("quaver.server")
 
@@ -84,9 +85,9 @@ class Service:
         for engine in self.engines:
             if model == f"{self.model_id}:{engine.name}" and recipe in (None, engine.name):
                 return engine
-        if model not in (None, self.model_id, self.settings.model, *DEFAULT_MODELS):
+        if model not in (self.model_id, self.settings.model) and not is_default_model(model):
             known = ", ".join(self.model_ids())
-            message = f"there is no model {model[:64]!r}; there is {known}"
+            message = f"there is no model {str(model)[:64]!r}; there is {known}"
             raise ApiError(404, INVALID, "model_not_found", message, "model")
         for engine in self.engines:
             if recipe in (None, engine.name):
@@ -135,6 +136,8 @@ class Service:
             return unavailable("the server is shutting down", "draining")
         if engine.status is Status.LOADING:
             return unavailable("the model is loading", "not_ready")
+        if engine.status is Status.SILENT:
+            return unavailable("the engine does not answer", "not_ready")
         if engine.status is Status.LOST:
             return unavailable("the engine crashed and is starting again", "engine_lost")
         slots = engine.facts["slots"]
@@ -172,15 +175,21 @@ class Utterance:
         """ApiError for options that the model does not have, or where there is no place."""
         self._service, self._engine = service, engine
         self._started = time.monotonic()
-        self.rate = int(engine.facts["sample_rate"])
+        model_rate = int(engine.facts["sample_rate"])
         self.order = options.order(name, text, engine.facts["voices"])
         self._speed = options.speed
-        self._sound = Sound(options.response_format, self.rate, options.speed)
-        self._heard = Heard(StreamStats(), self.rate)
+        self._sound = Sound(options.response_format, model_rate, options.speed, options.sample_rate)
+        self._heard = Heard(StreamStats(), model_rate)
         self._ticket: Ticket | None = None
         self.queue_seconds = 0.0
+        self.left_out = LeftOut()  # once there is sound, or nothing to speak
         self.stats: dict[str, Any] | None = None  # once it is whole
         self._failure: str | None = None
+
+    @property
+    def rate(self) -> int:
+        """Of the bytes, in Hz."""
+        return self._sound.rate
 
     @property
     def seconds(self) -> float:
@@ -221,7 +230,9 @@ class Utterance:
             while True:
                 frame = await self._ticket.next()
                 if frame.kind is Kind.STARTED:
-                    self.queue_seconds = frame.json()["queue_seconds"]
+                    begun = frame.json()
+                    self.queue_seconds = begun["queue_seconds"]
+                    self.left_out = LeftOut(begun["characters_left_out"], tuple(begun["left_out"]))
                 elif frame.kind is Kind.AUDIO:
                     self._hear(frame.payload)
                     if data := await self._encode(self._sound.push, frame.payload):
@@ -233,11 +244,20 @@ class Utterance:
                     self.stats = frame.json() | told
                     return
         except StreamFailedError as error:
-            self._failure = "invalid" if error.mine else "failed"
-            raise (invalid(str(error), "input") if error.mine else failed(str(error))) from None
+            raise self._failed(error.failure) from None
         except EngineLostError as error:
             self._failure = "engine_lost"
             raise unavailable(str(error), "engine_lost") from None
+
+    def _failed(self, failure: Failure) -> ApiError:
+        """How the engine's refusal is told, and counted."""
+        self._failure = "invalid" if failure.mine else "failed"
+        if not failure.mine:
+            return failed(failure.message)
+        if failure.code == NOTHING_TO_SPEAK:
+            self._failure = failure.code
+            self.left_out = LeftOut(failure.characters_left_out, tuple(failure.left_out))
+        return invalid(failure.message, "input", failure.code)
 
     def _hear(self, pcm: bytes) -> None:
         now = time.monotonic() - self._started

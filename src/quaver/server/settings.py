@@ -17,6 +17,10 @@ from quaver.server.wire import Place
 KEY_VARIABLE = "QUAVER_API_KEY"
 MOST_KEY_FILE = 1 << 16  # bytes
 SHORTEST_KEY = 8  # characters
+TIMEOUTS = (
+    *("send_timeout", "idle_timeout", "drain_timeout"),
+    *("header_timeout", "body_timeout", "keep_alive_timeout"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Settings:
     recipe: tuple[str, ...] = ()  # each an engine process of its own; none is the model's default
     device: str | None = None
     codec: str | None = None
+    voices: tuple[str, ...] = ()  # that a fine-tune was trained with; none is what it names
     host: str = "127.0.0.1"
     port: int = 8000
     max_streams: int | None = None  # of each recipe at once; None is `starting.STREAMS`
@@ -40,6 +45,16 @@ class Settings:
     api_key_file: str | None = None  # a key a line
     open_voices: bool = False  # the lists of voices and models need no key
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()  # names to answer to; see `trust.Hosts`
+    trusted_proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-For is believed
+    max_connections: int | None = None  # open at once; None is what open files allow, up to 8192
+    max_connections_per_address: int | None = None  # None is half of all
+    max_header_bytes: int = 32_768  # of a request's head
+    max_headers: int = 100
+    max_wrong_keys: int = 30  # a minute of an address; 0 is no limit
+    header_timeout: float = 10.0  # seconds that the head of a request may take
+    body_timeout: float = 30.0  # seconds that its body may take
+    keep_alive_timeout: float = 75.0  # seconds until an idle connection is closed
     send_timeout: float = 60.0  # seconds until a client that takes nothing is let go
     idle_timeout: float = 60.0  # seconds until a WebSocket that says nothing is closed
     drain_timeout: float = 300.0  # seconds that running streams have to finish
@@ -54,11 +69,20 @@ class Settings:
             ("max_chars", 1 <= self.max_chars <= 200_000, "1 to 200000"),
             ("max_body", 1024 <= self.max_body <= 1 << 26, "1024 to 67108864"),
             ("rate_limit", self.rate_limit >= 0, "0 (none) or more"),
+            ("max_connections", fits(self.max_connections, 1, 1 << 20), "1 to 1048576"),
+            (
+                "max_connections_per_address",
+                fits(self.max_connections_per_address, 1, 1 << 20),
+                "1 to 1048576",
+            ),
+            ("max_header_bytes", fits(self.max_header_bytes, 1024, 1 << 20), "1024 to 1048576"),
+            ("max_headers", fits(self.max_headers, 16, 1000), "16 to 1000"),
+            ("max_wrong_keys", self.max_wrong_keys >= 0, "0 (no limit) or more"),
         )
         for name, fine, range_ in allowed:
             if not fine:
                 raise ConfigError(f"{name} is {getattr(self, name)}; allowed is {range_}")
-        for name in ("send_timeout", "idle_timeout", "drain_timeout"):
+        for name in TIMEOUTS:
             if not 0 < (seconds := getattr(self, name)) < math.inf:
                 raise ConfigError(f"{name} is {seconds}; allowed are seconds above 0")
         if len(set(self.recipe)) < len(self.recipe):
@@ -73,7 +97,8 @@ class Settings:
         """What each engine loads."""
         rest = (self.device, self.codec, self.max_streams, self.max_length)
         last = (self.graphs, self.low_latency)
-        return [Place(self.model, each, *rest, *last) for each in self.recipe or (None,)]
+        voices = self.voices or None
+        return [Place(self.model, each, *rest, *last, voices) for each in self.recipe or (None,)]
 
     def shown(self) -> str:
         """As TOML, without keys."""
@@ -87,6 +112,11 @@ class Settings:
             else:
                 lines.append(f"{each.name} = {json.dumps(value, ensure_ascii=False)}")
         return "\n".join(lines)
+
+
+def fits(value: int | None, least: int, most: int) -> bool:
+    """Whether a number is in a range; None, the default, is."""
+    return value is None or least <= value <= most
 
 
 def read_settings(path: Path | None, flags: Mapping[str, Any]) -> Settings:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import TYPE_CHECKING
 
-from quaver.audio.encode import WAV_HEADER, StreamWriter, pcm16
+from quaver.audio.encode import WAV_HEADER, StreamWriter
 from quaver.audio.levels import from_pcm16
 from quaver.audio.tempo import Tempo
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 MEDIA_TYPES = {
     "mp3": "audio/mpeg",
@@ -21,6 +16,8 @@ MEDIA_TYPES = {
     "flac": "audio/flac",
     "wav": "audio/wav",
     "pcm": "audio/pcm;rate={rate}",
+    "g711_ulaw": "audio/PCMU;rate={rate}",
+    "g711_alaw": "audio/PCMA;rate={rate}",
 }
 LIGHT = ("pcm", "wav")  # so little work that another thread would be more
 
@@ -30,37 +27,42 @@ def media_type(format: str, sample_rate: int) -> str:
 
 
 class Sound:
-    """One stream's bytes. Not for two threads at once; close it, whole or not."""
+    """The bytes of one stream in its format, speed and rate.
 
-    def __init__(self, format: str, sample_rate: int, speed: float) -> None:
-        self.heavy = format not in LIGHT or speed != 1
+    It is not for two threads at once. Close it, whole or not.
+    """
+
+    def __init__(self, format: str, sample_rate: int, speed: float, rate: int | None) -> None:
+        """`sample_rate` is the model's; `rate` what was asked for. InputError for a wrong one."""
         self._tempo = None if speed == 1 else Tempo(sample_rate, speed)
         self._sink = io.BytesIO()
-        self._writer = None if format == "pcm" else StreamWriter(self._sink, sample_rate, format)
+        self._writer = StreamWriter(self._sink, sample_rate, format, rate)
+        same = speed == 1 and self.rate == sample_rate
+        self.heavy = not same or format not in LIGHT
+        self._unchanged = same and format == "pcm"
+
+    @property
+    def rate(self) -> int:
+        """Of the bytes, in Hz."""
+        return self._writer.rate
 
     def push(self, pcm: bytes) -> bytes:
         """What is ready of it, perhaps nothing."""
-        if self._tempo is None and self._writer is None:
+        if self._unchanged:
             return pcm
         samples = from_pcm16(pcm)
-        return self._encode(samples if self._tempo is None else self._tempo.push(samples))
+        self._writer.write(samples if self._tempo is None else self._tempo.push(samples))
+        return self._take()
 
     def finish(self) -> bytes:
         """The rest."""
-        rest = b"" if self._tempo is None else self._encode(self._tempo.finish())
-        if self._writer is not None:
-            self._writer.close()
-        return rest + self._take()
+        if self._tempo is not None:
+            self._writer.write(self._tempo.finish())
+        self._writer.close()
+        return self._take()
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.abort()
-
-    def _encode(self, samples: NDArray[np.float32]) -> bytes:
-        if self._writer is None:
-            return pcm16(samples).tobytes()
-        self._writer.write(samples)
-        return self._take()
+        self._writer.abort()
 
     def _take(self) -> bytes:
         data = self._sink.getvalue()

@@ -77,8 +77,8 @@ class SpeechResponse(Response):
                 await sender.body(_delta(piece))
         except ApiError as error:
             await sender.body(_event({"type": "speech.audio.error"} | error.body()))
-        else:
-            await sender.body(_done(utterance.stats or {}))
+            raise  # clients that read no events take a clean end for a whole stream
+        await sender.body(_done(utterance.stats or {}))
         await sender.end()
 
     async def _send_whole(
@@ -102,7 +102,8 @@ class SpeechResponse(Response):
         timing = [f"queue;dur={1e3 * utterance.queue_seconds:.1f}"]
         if utterance.ttfa_seconds is not None:
             timing.append(f"ttfa;dur={1e3 * utterance.ttfa_seconds:.1f}")
-        return {
+        count = utterance.left_out.count
+        return ({"X-Characters-Left-Out": str(count)} if count else {}) | {
             "Content-Type": media_type(self._asked.response_format, utterance.rate),
             "X-Sample-Rate": str(utterance.rate),
             "X-Model": quote(self._service.model_id),

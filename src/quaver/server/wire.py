@@ -27,15 +27,18 @@ class Kind(IntEnum):
     GO = 4
     # from the engine
     READY = 10  # JSON: what is loaded; it has spoken
-    STARTED = 11  # JSON: queue_seconds; samples follow
+    STARTED = 11  # JSON: queue_seconds, characters_left_out, left_out; samples follow
     AUDIO = 12  # samples
     DONE = 13  # JSON: the stream's stats
     FAILED = 14  # JSON: a `Failure`
     PULSE = 15  # JSON: how the engine does; every second
+    ALIVE = 17  # the process runs, though nothing was said for a second: a step takes long
     UNUSABLE = 16  # JSON: message; the model cannot be loaded, and trying again would not help
 
 
 KINDS = frozenset(Kind)
+# Codes of failures that are the request's own.
+INVALID_VALUE, NOTHING_TO_SPEAK, UNREADABLE = "invalid_value", "nothing_to_speak", "unreadable_text"
 
 
 class WireError(Exception):
@@ -101,6 +104,8 @@ class Order:
     max_seconds: float | None
     sampling: dict[str, float]
     batch: bool  # wait for all that is not
+    normalize: str  # one of `text.normalization.MODES`
+    strict: bool  # refuse what the model cannot read
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,9 @@ class Failure:
 
     message: str
     mine: bool  # the request's own fault: its text cannot be read
+    code: str = INVALID_VALUE  # for clients
+    characters_left_out: int = 0  # of a text with nothing to speak
+    left_out: tuple[str, ...] = ()  # the first of them, by code point and name
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +131,5 @@ class Place:
     max_length: int | None
     graphs: bool
     low_latency: bool
+    voices: tuple[str, ...] | None = None  # of a fine-tune; None is what the checkpoint names
+    rtf_when_full: float | None = None  # measured by an earlier process of this engine

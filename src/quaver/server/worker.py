@@ -21,8 +21,20 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from quaver.audio.encode import pcm16
-from quaver.core.errors import QuaverError
-from quaver.server.wire import Failure, Frame, Frames, Kind, Order, Place, WireError, pack
+from quaver.core.errors import QuaverError, SilentTextError, UnreadableTextError
+from quaver.server.wire import (
+    INVALID_VALUE,
+    NOTHING_TO_SPEAK,
+    UNREADABLE,
+    Failure,
+    Frame,
+    Frames,
+    Kind,
+    Order,
+    Place,
+    WireError,
+    pack,
+)
 
 if TYPE_CHECKING:
     from quaver.core.types import StreamStats
@@ -54,7 +66,7 @@ class Spoken:
 
 class Outbox:
     """Sends what the front is told, in a thread what there is no room for at once: no step waits
-    until the front has read it."""
+    until the front has read it. The thread also says each second that the process runs."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
@@ -85,10 +97,11 @@ class Outbox:
             with self._changed:
                 self._sending = False
                 self._changed.notify()
-                self._changed.wait_for(lambda: self._unsent or self._closed)
+                self._changed.wait_for(lambda: self._unsent or self._closed, PULSE_SECONDS)
                 if self._closed:
                     return
-                data, self._unsent, self._sending = self._unsent, bytearray(), True
+                data = self._unsent or bytearray(pack(Kind.ALIVE))
+                self._unsent, self._sending = bytearray(), True
             try:
                 self._line.sendall(data)
             except ConnectionError:  # as whoever reads from it finds too
@@ -175,12 +188,14 @@ class Worker:
             "low_latency": self._low_latency,
             "live": True,
             "rank": spoken.rank,
+            "normalize": order.normalize,
+            "strict": order.strict,
             **order.sampling,
         }
         try:
             spoken.stream = self._synthesizer.stream(order.text, **options)
         except QuaverError as error:
-            self._say(Kind.FAILED, number, asdict(Failure(str(error), mine=True)))
+            self._say(Kind.FAILED, number, asdict(_refusal(error)))
         except Exception as error:  # noqa: BLE001 - one request must not end the others
             self._fail(number, spoken, error)
         else:
@@ -193,8 +208,7 @@ class Worker:
             while (chunk := stream.poll()) is not None:
                 if spoken.first is None:
                     spoken.first = time.monotonic()
-                    begun = {"queue_seconds": stream.stats.queue_seconds}
-                    self._say(Kind.STARTED, number, begun)
+                    self._say(Kind.STARTED, number, _begun(stream.stats))
                 self._say(Kind.AUDIO, number, pcm16(chunk.samples).tobytes())
         except Exception as error:  # noqa: BLE001 - one request must not end the others
             del self._spoken[number]
@@ -220,6 +234,23 @@ class Worker:
 
     def _say(self, kind: Kind, number: int, payload: bytes | dict[str, Any]) -> None:
         self._said += pack(kind, number, payload)
+
+
+def _refusal(error: QuaverError) -> Failure:
+    """What a request's own fault is called."""
+    if isinstance(error, SilentTextError):
+        return Failure(str(error), True, NOTHING_TO_SPEAK, error.left_out, error.names)
+    code = UNREADABLE if isinstance(error, UnreadableTextError) else INVALID_VALUE
+    return Failure(str(error), True, code)
+
+
+def _begun(stats: StreamStats) -> dict[str, Any]:
+    """What is known of a stream once it has sound."""
+    return {
+        "queue_seconds": stats.queue_seconds,
+        "characters_left_out": stats.characters_left_out,
+        "left_out": stats.left_out,
+    }
 
 
 def main() -> None:

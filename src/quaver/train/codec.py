@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from quaver.checkpoints.write import write_checkpoint
 from quaver.codecs.snac import ResidualUnit, Snac, SnacConfig, VectorQuantizer
+from quaver.core.errors import ConfigError
 from quaver.nn.conv import Conv1d, ConvTranspose1d
 from quaver.train.config import CodecConfig, DataConfig
 from quaver.train.data import read_shards
@@ -34,6 +35,7 @@ class CodecTask:
         torch.manual_seed(config.seed)
         self._snac_config = SnacConfig.from_dict(config.model)
         self._crop = config.crop_samples
+        _check_shapes(config, data, self._snac_config)
         train, validation = _load_samples(config, data)
         self._samples, self._held_out = train.to(device), validation.to(device)
         self._snac = Snac(self._snac_config)
@@ -246,7 +248,27 @@ def _update(optimiser: torch.optim.Optimizer, loss: Tensor, model: nn.Module, cl
     optimiser.step()
 
 
+def _check_shapes(config: CodecConfig, data: DataConfig, snac: SnacConfig) -> None:
+    """ConfigError for a crop or a rate that this codec cannot be trained with."""
+    if config.crop_samples % snac.samples_per_frame:
+        raise ConfigError(
+            f"codec.crop_samples is {config.crop_samples}; a whole number of frames is needed, "
+            f"each of {snac.samples_per_frame} samples by codec.model"
+        )
+    if data.sample_rate != snac.sampling_rate:
+        raise ConfigError(
+            f"codec.model.sampling_rate is {snac.sampling_rate} and data.sample_rate "
+            f"{data.sample_rate}; they must be the same"
+        )
+
+
 def _load_samples(config: CodecConfig, data: DataConfig) -> tuple[Tensor, Tensor]:
     shards = read_shards(data.folder, config.hours, data.sample_rate)
     held_out, *rest = (torch.from_numpy(np.array(shard.samples)) for shard in shards)
-    return torch.cat(rest), held_out
+    train = torch.cat(rest)
+    if (shortest := min(len(train), len(held_out))) <= config.crop_samples:
+        raise ConfigError(
+            f"codec.crop_samples is {config.crop_samples}, and a part of {data.folder} has "
+            f"{shortest} samples only; give a smaller crop, or more utterances_per_shard"
+        )
+    return train, held_out

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from quaver.codecs.snac import Snac
 from quaver.core.errors import ConfigError
+from quaver.core.files import new_file
 from quaver.train.data import Shard, Utterance
 
 BATCH_SECONDS = 240.0
@@ -27,10 +28,8 @@ def code_shard(shard: Shard, folder: Path, snac: Snac, tag: str) -> NDArray[np.i
     if path.exists():
         return np.load(path, allow_pickle=False)
     frames = np.concatenate(_encode(shard, snac))
-    partial = path.with_suffix(".tmp")
-    with partial.open("wb") as out:
+    with new_file(path) as part, part.open("wb") as out:
         np.save(out, frames, allow_pickle=False)
-    partial.replace(path)
     return frames
 
 

@@ -265,12 +265,15 @@ def _model_config(
     """`config.json`: the file's shapes, Llama's constants, and the tokenizer's ids."""
     from quaver.train.texts import ALPHABET
 
+    own = model.get("orpheus", {})
+    if not isinstance(own, dict):
+        raise ConfigError(f"lm.model.orpheus is {own!r}; a section is needed")
     speech = {
         **asdict(tokens),
         "voices": list(voices),
         "codec": CODEC_FOLDER,
         "alphabet": "".join(sorted(ALPHABET)),
-        **model.get("orpheus", {}),
+        **own,
     }
     constants = {
         "architectures": ["LlamaForCausalLM"],
@@ -306,7 +309,8 @@ def _load_banks(
         ends = np.cumsum(frame_counts(shard, snac.samples_per_frame))
         sequences, starts = split[1 if number == 0 else 0]
         for utterance, frames in zip(shard.utterances, np.split(codes, ends[:-1]), strict=True):
-            prompt = prompts.prompt(utterance.text, utterance.voice).tokens
+            readable = prompts.readable(utterance.text).text
+            prompt = prompts.prompt(readable, utterance.voice).tokens
             starts.append(len(prompt))
             sequences.append(np.concatenate([np.array(prompt, np.int32), frames.ravel(), closing]))
     train, held_out = (TokenBank(s, f, device) for s, f in split)

@@ -8,7 +8,6 @@ function of the step.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any, Protocol
 
 import torch
 
-from quaver.core.errors import CheckpointError
+from quaver.core.errors import CheckpointError, ConfigError
+from quaver.core.files import new_file
 from quaver.train.config import Schedule
 
 Losses = dict[str, float]
@@ -69,20 +69,21 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "state.pt"
     first = step = _resume(task, saved)
+    losses: dict[str, torch.Tensor] = {}
     started = time.monotonic()
     while step < schedule.steps and not _over(started, minutes):
         losses = task.step(step, schedule.rate(step))
         step += 1
         if step % report_every == 0 or step == schedule.steps:
             each = (time.monotonic() - started) / (step - first)
-            numbers = {name: float(value) for name, value in losses.items()}
-            _check(numbers, step)
+            numbers = _numbers(losses, step)
             report(Progress(step, schedule.steps, numbers, each * (schedule.steps - step), False))
         if step % schedule.validate_every == 0 or step == schedule.steps:
+            _numbers(losses, step)
             report(Progress(step, schedule.steps, task.validate(), 0.0, True))
         if step % schedule.save_every == 0:
-            _save(task, saved, step)
-    _save(task, saved, step)
+            _save(task, saved, step, losses)
+    _save(task, saved, step, losses)
     task.export(folder / "model")
     return step >= schedule.steps
 
@@ -91,15 +92,43 @@ def _over(started: float, minutes: float | None) -> bool:
     return minutes is not None and time.monotonic() - started > 60 * minutes
 
 
-def _check(losses: Losses, step: int) -> None:
-    if any(math.isnan(value) for value in losses.values()):
-        raise ArithmeticError(f"loss is not a number at step {step}: {losses}")
+def _numbers(losses: dict[str, torch.Tensor], step: int) -> Losses:
+    """Losses as numbers; waits for the device. Raises ConfigError if one is infinite or NaN."""
+    numbers = {name: float(value) for name, value in losses.items()}
+    if not all(map(math.isfinite, numbers.values())):
+        told = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+        raise _diverged(f"the loss is not finite at step {step} ({told})")
+    return numbers
 
 
-def _save(task: Task, path: Path, step: int) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save({"step": step, "task": task.state()}, partial)
-    partial.replace(path)
+def _diverged(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what}; the last save is of an earlier step: give a lower learning_rate, or more "
+        "warmup_steps, and run again"
+    )
+
+
+def _save(task: Task, path: Path, step: int, losses: dict[str, torch.Tensor]) -> None:
+    """Write `state.pt`, never one of a run that has diverged. CheckpointError if it cannot."""
+    _numbers(losses, step)
+    state = task.state()
+    if not _is_finite(state):
+        raise _diverged(f"the weights are not finite at step {step}")
+    try:
+        with new_file(path) as part:
+            torch.save({"step": step, "task": state}, part)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's writer, on a full disk
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
+        raise CheckpointError(f"cannot write {path} ({reason}); free some space") from error
+
+
+def _is_finite(state: Any) -> bool:
+    """Whether all numbers of all tensors in nested dictionaries and lists are finite."""
+    if isinstance(state, torch.Tensor):
+        return not state.is_floating_point() or bool(state.isfinite().all())
+    if isinstance(state, dict):
+        return all(map(_is_finite, state.values()))
+    return not isinstance(state, list | tuple) or all(map(_is_finite, state))
 
 
 def _resume(task: Task, path: Path) -> int:
@@ -109,7 +138,10 @@ def _resume(task: Task, path: Path) -> int:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         task.restore(saved["task"])
         return int(saved["step"])
-    except (UnpicklingError, RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+    except (
+        *(UnpicklingError, RuntimeError, KeyError, ValueError, EOFError, OSError),
+        *(TypeError, AttributeError, IndexError),  # a save of something else
+    ) as error:
         raise CheckpointError(
             f"cannot resume from {path} ({type(error).__name__}); delete it to start anew"
         ) from None

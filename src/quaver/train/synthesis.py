@@ -8,7 +8,6 @@ result is the same everywhere. Shard 0 is the validation set.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import wave
@@ -17,12 +16,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quaver.core.errors import ConfigError, UnsupportedError
+from quaver.core.files import new_file, scratch_folder
 from quaver.train.config import DataConfig
 from quaver.train.texts import utterances
 
@@ -64,7 +64,8 @@ def _claim(folder: Path, config: DataConfig) -> None:
     text = json.dumps(record, indent=1)
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise ConfigError(f"{folder} holds a dataset of another configuration; name another folder")
-    path.write_text(text, encoding="utf-8")
+    with new_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _make_shard(config: DataConfig, shard: int) -> float:
@@ -73,24 +74,22 @@ def _make_shard(config: DataConfig, shard: int) -> float:
     table, sound = stem.with_suffix(".jsonl"), stem.with_suffix(".i16")
     if not table.exists():
         rows = []
-        partial = sound.with_suffix(f".{os.getpid()}.tmp")
-        with partial.open("wb") as out:
+        with new_file(sound) as part, part.open("wb") as out:
             for text, voice, samples in _speak_shard(config, shard):
                 rows.append({"text": text, "voice": voice, "samples": len(samples)})
                 out.write(samples.tobytes())
-        partial.replace(sound)
         lines = "".join(json.dumps(row) + "\n" for row in rows)
-        partial.write_text(lines, encoding="utf-8")
-        partial.replace(table)  # last: a shard with a table is whole
+        with new_file(table) as part:  # last: a shard with a table is whole
+            part.write_text(lines, encoding="utf-8")
     return sound.stat().st_size / 2 / config.sample_rate / 3600
 
 
 def _speak_shard(config: DataConfig, shard: int) -> Iterator[tuple[str, str, NDArray[np.int16]]]:
     texts = utterances(seed=config.seed * 1_000_003 + shard)
-    with TemporaryDirectory() as scratch:
+    with scratch_folder(Path(gettempdir())) as scratch:
         for index, text in enumerate(islice(texts, config.utterances_per_shard)):
             voice = config.voices[(index + shard) % len(config.voices)]
-            samples, rate = speak(text, voice, Path(scratch) / "out.wav")
+            samples, rate = speak(text, voice, scratch / "out.wav")
             yield text, voice, prepare(samples, rate, config)
 
 

@@ -5,7 +5,7 @@ import { Composer } from "./composer.js";
 import { at } from "./dom.js";
 import { History } from "./history.js";
 import { Problem } from "./problem.js";
-import { catalogue } from "./speech.js";
+import { catalogue, PCM_RATE } from "./speech.js";
 import { Stage } from "./stage.js";
 import { Kept } from "./storage.js";
 
@@ -23,11 +23,17 @@ async function speak() {
   if (["waiting", "speaking"].includes(stage.state) || !composer.valid) return;
   problem.clear();
   await guard(speak, async () => {
-    const { wish, model } = composer;
+    const { wish } = composer;
     const keep = (take) => history.add(take);
-    const whole = await stage.speak(wish, key.value ?? "", model.sample_rate, keep);
-    if (whole) say(`Finished: ${stage.take.seconds.toFixed(1)} s of speech.`);
+    const whole = await stage.speak(wish, key.value ?? "", PCM_RATE, keep);
+    if (whole) say(`Finished: ${stage.take.seconds.toFixed(1)} s of speech.${lacking(stage.take)}`);
   });
+}
+
+function lacking({ leftOut }) {
+  if (!leftOut) return "";
+  const what = leftOut === 1 ? "1 character was" : `${leftOut} characters were`;
+  return ` ${what} left out: the model cannot read everything.`;
 }
 
 async function compare() {

@@ -5,6 +5,7 @@
  * @typedef {{model: string, input: string, voice: string, recipe: string, seed: number,
  *   speed: number}} Wish */
 
+export const PCM_RATE = 24000; // Hz of pcm, whatever the model's own rate is
 const LONGEST_WAIT = 3600; // seconds that a Retry-After may ask for
 
 /** What went wrong, in words for whoever pressed the button. */
@@ -43,20 +44,23 @@ export async function catalogue(key) {
  * @param {Wish} wish
  * @param {string} key
  * @param {AbortSignal} signal ends the request, and with it the server's work
- * @returns {Promise<{rate: number, pieces: AsyncGenerator<Int16Array>}>}
+ * @returns {Promise<{rate: number, leftOut: number, pieces: AsyncGenerator<Int16Array>}>}
+ *   `leftOut` counts characters that the model cannot read
  */
 export async function openSpeech(wish, key, signal) {
   const body = JSON.stringify({ ...wish, response_format: "pcm" });
   const headers = { "Content-Type": "application/json" };
   const response = await ask("v1/audio/speech", key, { method: "POST", headers, body, signal });
-  const rate = Number(response.headers.get("X-Sample-Rate") ?? 24000);
-  return { rate, pieces: pieces(response.body.getReader()) };
+  const rate = Number(response.headers.get("X-Sample-Rate") ?? PCM_RATE);
+  const leftOut = Number(response.headers.get("X-Characters-Left-Out") ?? 0);
+  return { rate, leftOut, pieces: pieces(response.body.getReader()) };
 }
 
 /** A whole utterance, not played. @param {import("./take.js").Take} take takes the samples */
 export async function collect(take, key, signal) {
   const stream = await openSpeech(take.wish, key, signal);
   take.rate = stream.rate;
+  take.leftOut = stream.leftOut;
   for await (const piece of stream.pieces) take.push(piece);
   take.end(true);
 }

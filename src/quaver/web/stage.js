@@ -28,7 +28,7 @@ export class Stage extends EventTarget {
   /**
    * Ask for speech and play it from its first samples on. Ends when the last was heard.
    * @param {import("./speech.js").Wish} wish @param {string} key
-   * @param {number} rate samples a second that the model is said to give
+   * @param {number} rate samples a second that will come
    * @param {(take: Take) => void} keep gets what came, as soon as no more will come
    * @returns {Promise<boolean>} false if it was stopped; raises SpeechError
    */
@@ -38,8 +38,9 @@ export class Stage extends EventTarget {
     this.#player.wake(rate);
     this.#pictures.clear();
     try {
-      const { rate, pieces } = await openSpeech(wish, key, signal);
+      const { rate, leftOut, pieces } = await openSpeech(wish, key, signal);
       take.rate = rate;
+      take.leftOut = leftOut;
       await this.#hear(take, pieces, signal, keep);
     } catch (error) {
       if (!signal.aborted) throw error;

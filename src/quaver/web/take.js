@@ -10,6 +10,8 @@ export class Take {
   #room = new Int16Array(2 ** 16);
   length = 0;
   rate = 0;
+  /** Characters of the text that the model cannot read. */
+  leftOut = 0;
   /** Nothing is missing at its end. */
   whole = false;
   /** Nothing more will come. */

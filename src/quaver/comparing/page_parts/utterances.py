@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import tempfile
 import wave
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from quaver.audio.encode import save
 from quaver.comparing.ledger import Ledger
 from quaver.comparing.speaking import SIDES, score, sound_path
 from quaver.core.errors import InputError
+from quaver.core.files import scratch_folder
 from quaver.quality.metrics.failures import failures
 from quaver.quality.metrics.metric import NotMeasured, Speech
 
@@ -93,8 +94,10 @@ class Utterance:
         samples, rate = self.sound
         if not len(samples):
             return None
-        with tempfile.TemporaryDirectory() as folder:  # a pipe's FLAC would not tell its length
-            data = save(Path(folder) / "sound.flac", samples, rate).read_bytes()
+        with scratch_folder(
+            Path(gettempdir())
+        ) as folder:  # a pipe's FLAC would not tell its length
+            data = save(folder / "sound.flac", samples, rate).read_bytes()
         return data_address("audio/flac", data)
 
     def faults(self) -> list[str]:

@@ -83,6 +83,7 @@ class SpeechConfig:
     voices: tuple[str, ...] = VOICES["en"]
     codec: str = DEFAULT_CODEC  # a folder inside the checkpoint, or a hub id
     alphabet: str | None = None  # characters that the model knows; None is all of Unicode
+    language: str | None = None  # ISO 639-1; None goes by the voices
     comfortable_chars: int = 200  # about 14 s of speech, the length of the training clips
 
     @classmethod

@@ -9,12 +9,12 @@ lets the tokenizer add a second one.
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import TYPE_CHECKING
 
 from quaver.core.errors import InputError
 from quaver.core.panics import panics_as
 from quaver.core.protocols import Prompt, Reference
+from quaver.families.orpheus.text import TAGS, OrpheusText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,23 +24,17 @@ if TYPE_CHECKING:
     from quaver.families.orpheus.config import SpeechConfig
 
 FRAMES_PER_SECOND = 24000 / 2048
-# What the model card names.
-TAGS = ("laugh", "chuckle", "sigh", "cough", "sniffle", "groan", "yawn", "gasp")
 _TAG = re.compile(r"<([a-z][a-z_-]{1,30})>")
 MAX_TEXT = 10_000  # characters that are encoded at once; segments have some hundred
-# Typographic characters that a model of plain ASCII reads as their plain forms.
-_PLAIN = str.maketrans(
-    {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\u00a0": " "}
-)
 
 
-class OrpheusPrompts:
+class OrpheusPrompts(OrpheusText):
     """Prompts, voices and lengths of one checkpoint: the family as the engine's caller sees it."""
 
     name = "orpheus"
 
     def __init__(self, config: SpeechConfig, tokenizer: Tokenizer) -> None:
-        self._config = config
+        super().__init__(config)
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
         tokens = config.tokens
@@ -56,21 +50,8 @@ class OrpheusPrompts:
         self._tags = tuple(dict.fromkeys((*TAGS, *(each[1] for each in found if each))))
 
     @property
-    def voices(self) -> Sequence[str]:
-        return self._config.voices
-
-    @property
-    def reads_tags(self) -> bool:
-        """Whether emotion tags such as <laugh> mean something: to models of bytes they may not."""
-        return not self._config.alphabet or "<" in self._config.alphabet
-
-    @property
     def tags(self) -> Sequence[str]:
         return self._tags if self.reads_tags else ()
-
-    @property
-    def comfortable_chars(self) -> int:
-        return self._config.comfortable_chars
 
     def prompt(
         self, text: str, voice: str | None = None, reference: Reference | None = None
@@ -109,7 +90,7 @@ class OrpheusPrompts:
         return (
             tokens.start_of_human,
             tokens.begin_of_text,
-            *self._encode(self._readable(text)),
+            *self._encode(text),
             tokens.end_of_text,
             tokens.end_of_human,
             tokens.start_of_ai,
@@ -140,17 +121,3 @@ class OrpheusPrompts:
 
     def _controls(self, token: int) -> bool:
         return token in self._control or token in self._own
-
-    def _readable(self, text: str) -> str:
-        alphabet = self._config.alphabet
-        if alphabet is None:
-            return text
-        text = unicodedata.normalize("NFKD", text.translate(_PLAIN))
-        text = "".join(c for c in text if not unicodedata.combining(c))
-        if strange := sorted(set(text) - set(alphabet)):
-            shown = " ".join(strange[:8])
-            raise InputError(
-                f"the text has characters that this model does not know: {shown}; "
-                f"it reads {alphabet.strip()}"
-            )
-        return text
