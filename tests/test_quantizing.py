@@ -220,7 +220,7 @@ def test_mistakes_are_told_before_anything_is_written(recipe, message, original,
 def test_what_is_quantised_is_not_quantised_again(original, tmp_path):
     once = make(original, tmp_path / "once", "int8")
     with pytest.raises(
-        InputError, match=r"once is quantised already .compressed-tensors.; give the"
+        InputError, match=r"once is quantised already .'compressed-tensors'.; give the"
     ):
         make(once, tmp_path / "twice", "nf4")
     with pytest.raises(CheckpointError, match="once exists already"):

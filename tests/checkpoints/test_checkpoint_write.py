@@ -216,7 +216,7 @@ def test_bad_json_is_one_line_that_names_the_file(tmp_path, content, words):
 def test_missing_json(tmp_path):
     with pytest.raises(CheckpointError, match="the config is missing"):
         read_json(tmp_path / "config.json", "the config")
-    with pytest.raises(CheckpointError, match="the config is missing"):
+    with pytest.raises(CheckpointError, match="is a folder, and must be a file"):
         read_json(tmp_path, "the config")
 
 

@@ -151,7 +151,7 @@ def test_another_quantised_recipe_is_refused(theirs):
         ({"quant_method": "gptq"}, "by a method 'gptq', which Quaver does not read; it reads comp"),
         ({"config_groups": {"g": {"weights": {"num_bits": 2, "type": "int"}}}}, "num_bits 2"),
         ({"config_groups": None}, "has no config_groups"),
-        ({"ignore": "lm_head"}, "has 'lm_head' where names belong"),
+        ({"ignore": "lm_head"}, "ignore 'lm_head'; allowed: a list of names"),
     ],
 )
 def test_an_unknown_scheme_is_refused_by_name(tmp_path, change, message):

@@ -101,7 +101,7 @@ def test_a_result_that_cannot_be_written_is_told(tiny_checkpoint, tmp_path, caps
     assert run([*short, "--out", str(tmp_path / "file" / "a.json")]) == 2
     told = capsys.readouterr()
     assert "cannot be written" in told.err
-    assert "tokens_per_s_per_stream" in told.out, "what was measured is not lost"
+    assert told.out == ""  # it is told before anything is measured
 
 
 def test_lengths_are_timed_and_what_was_spoken_is_kept(tiny_checkpoint, tmp_path, capsys):

@@ -173,7 +173,7 @@ class Schemes:
             given = config.section(key)
             if given.values and given.values.get(empty) not in _NOTHING:
                 raise _unknown(f"{key} ({_told(given.values)})", "checkpoints without one")
-        if not config.values.get("config_groups"):
+        if not config.has("config_groups"):
             raise CheckpointError(f"{KEY} has no config_groups; download config.json again")
         groups, budget = config.section("config_groups"), Budget()
         if len(groups.values) > MAX_GROUPS:
