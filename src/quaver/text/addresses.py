@@ -28,14 +28,18 @@ _SUFFIXES = (
 _FILE = re.compile(
     rf"(?<![\w@])(?:[~.]{{0,2}}/)?(?:[\w-]{{1,80}}[./]){{0,10}}[\w-]{{0,80}}\.(?:{_SUFFIXES})\b(?![\w@-]|\.\w)"
 )
-_PATH = re.compile(r"(?<![\w/.:<])(?:~|\.{1,2})?/(?:[A-Za-z_.][\w.@-]{0,80}/){0,20}[A-Za-z_.][\w.@-]{0,80}/?")
+_PATH = re.compile(
+    r"(?<![\w/.:<])(?:~|\.{1,2})?/(?:[A-Za-z_.][\w.@-]{0,80}/){0,20}[A-Za-z_.][\w.@-]{0,80}/?"
+)
 _NAMES = {
     ".": "dot", "/": "slash", "-": "dash", "_": "underscore", "@": "at", ":": "colon",
     "?": "question mark", "=": "equals", "&": "and", "#": "hash", "+": "plus", "%": "percent",
     "~": "tilde",
 }  # fmt: skip
 _PARTS = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
-_WORDS_AS_LETTERS = frozenset(["io", "ai", "api", "uk", "us", "eu", "tv", "css", "html", "php", "sql", "csv", "pdf", "png", "xml", "url", "gg", "fm"])
+_WORDS_AS_LETTERS = frozenset(
+    ("io ai api uk us eu tv css html php sql csv pdf png xml url gg fm").split()
+)
 
 
 def read_addresses(text: str) -> str:

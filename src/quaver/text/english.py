@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
+from quaver.text.dates import (
+    MONTH,
+    clock_time,
+    day_month,
+    hour_of_day,
+    iso_date,
+    month_day,
+    month_year,
+    numeric_date,
+)
 from quaver.text.measures import CURRENCIES, MAGNITUDES, UNITS
 from quaver.text.numerals import cardinal, decimal, one_by_one, ordinal, year
 
-MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
-_MONTH_NAMES = {name: name for name in MONTHS} | {name[:3]: name for name in MONTHS} | {
-    "Sept": "September"
-}  # fmt: skip
-_MONTH = rf"({'|'.join(sorted(_MONTH_NAMES, key=len, reverse=True))})\.?"
 _N = r"(?:\d{1,3}(?:,\d{3})++(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _START = r"(?<![\w.,])"
 _END = r"(?![\w])"
@@ -19,7 +25,9 @@ _SIGN = r"(?:(?<![\w.)\]])[-−+±~≈])?\s?"
 _DASH = r"\s?(?:[-–—]|\bto\b)\s?"
 _UNIT = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
 _CURRENCY = "|".join(sorted(map(re.escape, CURRENCIES), key=len, reverse=True))
-_SYMBOLS = "|".join(re.escape(c) for c in sorted(CURRENCIES, key=len, reverse=True) if not c.isalpha())
+_SYMBOLS = "|".join(
+    re.escape(c) for c in sorted(CURRENCIES, key=len, reverse=True) if not c.isalpha()
+)
 _SIZE = "|".join(sorted(MAGNITUDES, key=len, reverse=True))
 _SIGNS = {"-": "minus ", "−": "minus ", "+": "plus ", "±": "plus or minus ", "~": "about ",
           "≈": "about "}  # fmt: skip
@@ -94,75 +102,6 @@ def _phone(m: re.Match[str]) -> str:
     return plus + ", ".join(one_by_one(group) for group in groups)
 
 
-def _day_of(month: str, day: str, when: str = "") -> str:
-    spoken = f"{month} {ordinal(int(day))}"
-    return f"{spoken}, {year(int(when))}" if when else spoken
-
-
-def _iso_date(m: re.Match[str]) -> str:
-    if not (1 <= int(m[2]) <= 12 and 1 <= int(m[3]) <= 31):
-        return m[0]
-    return _day_of(MONTHS[int(m[2]) - 1], m[3], m[1])
-
-
-def _numeric_date(m: re.Match[str]) -> str:
-    month, day = int(m[1]), int(m[3])
-    if month > 12:
-        month, day = day, month
-    if not (1 <= month <= 12 and 1 <= day <= 31):
-        return m[0]
-    when = m[4] if len(m[4]) == 4 else f"{'19' if int(m[4]) > 50 else '20'}{m[4]}"
-    return _day_of(MONTHS[month - 1], str(day), when)
-
-
-def _month_day(m: re.Match[str]) -> str:
-    if not 1 <= int(m[2]) <= 31:
-        return m[0]
-    end = f" to {ordinal(int(m[3]))}" if m[3] else ""
-    spoken = _day_of(_MONTH_NAMES[m[1]], m[2]) + end
-    return f"{spoken}, {year(int(m[4]))}" if m[4] else spoken
-
-
-def _day_month(m: re.Match[str]) -> str:
-    if not 1 <= int(m[1]) <= 31:
-        return m[0]
-    spoken = f"the {ordinal(int(m[1]))} of {_MONTH_NAMES[m[2]]}"
-    return f"{spoken}, {year(int(m[3]))}" if m[3] else spoken
-
-
-def _month_year(m: re.Match[str]) -> str:
-    return f"{_MONTH_NAMES[m[1]]} {year(int(m[2]))}"
-
-
-def _time(m: re.Match[str]) -> str:
-    hour, minute, second, half = m[1], m[2], m[3], m[4]
-    if int(hour) > 24 or int(minute) > 59:
-        return f"{cardinal(str(int(hour)))} to {cardinal(str(int(minute)))}"
-    spoken = cardinal(str(int(hour)))
-    if int(minute) or second:
-        oh = "oh " if minute[0] == "0" and minute != "00" else ""
-        spoken += f" {oh}{cardinal(str(int(minute)))}"
-        if second:
-            oh = "oh " if second[0] == "0" and second != "00" else ""
-            spoken += f" {oh}{cardinal(str(int(second)))}"
-    elif not half:
-        whole = int(hour)
-        spoken = "midnight" if whole in (0, 24) else f"{spoken} o'clock" if whole < 13 else f"{spoken} hundred"
-    return f"{spoken} {half[0].upper()} M{_stop(m)}" if half else spoken
-
-
-def _stop(m: re.Match[str]) -> str:
-    """The full stop of `p.m.` where it also ends the sentence."""
-    after = m.string[m.end() : m.end() + 2]
-    ends = not after.strip() or after[0] == "\n" or (after[0] == " " and after[1:].isupper())
-    return "." if m[0].endswith(".") and ends else ""
-
-
-def _hour(m: re.Match[str]) -> str:
-    first = f"{cardinal(m[1])} to " if m[1] else ""
-    return f"{first}{cardinal(m[2])} {m[3][0].upper()} M{_stop(m)}"
-
-
 def _plain_value(written: str) -> float:
     return float(written.replace(",", ""))
 
@@ -201,7 +140,9 @@ def _describes(m: re.Match[str]) -> bool:
     before = m.string[max(0, m.start() - 4) : m.start()]
     after = m.string[m.end() : m.end() + 16]
     article = re.search(r"(?:^|\W)an? $", before, re.IGNORECASE)
-    stop = r" (?!(?:for|per|in|and|or|to|on|of|more|less|off|at|from|each|is|a|an|the|with|by)\b)[a-z]"
+    stop = (
+        r" (?!(?:for|per|in|and|or|to|on|of|more|less|off|at|from|each|is|a|an|the|with|by)\b)[a-z]"
+    )
     return article is not None and re.match(stop, after) is not None
 
 
@@ -211,7 +152,8 @@ def _price_after(m: re.Match[str]) -> str:
 
 def _percent(m: re.Match[str]) -> str:
     to = f" to {number(m[3])}" if m[3] else ""
-    return f"{_SIGNS.get((m[1] or '').strip(), '')}{number(m[2])}{to} {'per mille' if m[4] == '‰' else 'percent'}"
+    sign, unit = _SIGNS.get((m[1] or "").strip(), ""), "per mille" if m[4] == "‰" else "percent"
+    return f"{sign}{number(m[2])}{to} {unit}"
 
 
 def _measure(m: re.Match[str]) -> str:
@@ -274,7 +216,8 @@ def _power(m: re.Match[str]) -> str:
     value = exponent.lstrip("-")
     if value in ("2", "3") and not minus:
         return f"{m[1]} {'squared' if value == '2' else 'cubed'}"
-    return f"{m[1]} to the power of {'minus ' if minus else ''}{cardinal(value) if value.isdigit() else value}"
+    power = cardinal(value) if value.isdigit() else value
+    return f"{m[1]} to the power of {'minus ' if minus else ''}{power}"
 
 
 _OPERATORS = {"+": "plus", "-": "minus", "−": "minus", "*": "times", "×": "times", "·": "times",
@@ -286,10 +229,11 @@ _OPERATORS = {"+": "plus", "-": "minus", "−": "minus", "*": "times", "×": "ti
 _OPERAND = r"(?:\d[\d.,]*\d|\d|\b[A-Za-z]\b|\)|\()"
 _NOT_SIGN = r"(?<![\w.,)])"
 
-_RULES: list[tuple[re.Pattern[str], object]] = []
+Spoken = str | Callable[[re.Match[str]], str]  # what a match becomes
+_RULES: list[tuple[re.Pattern[str], Spoken]] = []
 
 
-def _rule(pattern: str, spoken: object, flags: int = 0) -> None:
+def _rule(pattern: str, spoken: Spoken, flags: int = 0) -> None:
     _RULES.append((re.compile(pattern, flags), spoken))
 
 
@@ -302,61 +246,104 @@ def _define_rules() -> None:
     _rule(r"(?<![\w.])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?!\w)", _phone)
     _rule(r"(?<![\w.$€£-])\d{3}-\d{4}(?![\w-])", _phone)
     _rule(r"(?<![\w.$€£-])(?:\d{3}-\d{2}-\d{4}|\d{5}-\d{4})(?![\w-])", _phone)
-    _rule(r"(?<=\d)/(month|mo|year|yr|day|week|wk|hour|hr|person|user|night|minute|kg|lb|g|unit)\b",
-          lambda m: f" per {_PER.get(m[1]) or UNITS.get(m[1], (m[1],))[0]}")
+    _rule(
+        r"(?<=\d)/(month|mo|year|yr|day|week|wk|hour|hr|person|user|night|minute|kg|lb|g|unit)\b",
+        lambda m: f" per {_PER.get(m[1]) or UNITS.get(m[1], (m[1],))[0]}",
+    )
     _rule(r"(?<=[\dAaPp][Mm])\s?[-–]\s?(?=\d)|(?<=:\d\d)\s?[-–]\s?(?=\d{1,2}:\d\d)", " to ")
     _rule(r"(?<=\d)\s?-\s?(?=\d{1,15}\s?=)", " minus ")
     # dates and times
-    _rule(r"(?<![\w.-])([12]\d{3})[-/.](\d{1,2})[-/.](\d{1,2})(?:T(?=\d))?(?![\d-])",
-          lambda m: _iso_date(m) + (" at " if m[0].endswith("T") else ""))
-    _rule(r"(?<![\w.])(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|(?<=/)\d{2})(?![\w-])", _numeric_date)
-    _rule(rf"\b{_MONTH} (\d{{1,2}})(?:st|nd|rd|th)?(?:\s?[-–—]\s?(\d{{1,2}})(?:st|nd|rd|th)?)?"
-          r"(?:,? (\d{4}))?(?![\w:%]|[.,]\d)", _month_day)
-    _rule(rf"(?:\bthe )?(?<![\w.,$€£])(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (\d{{4}}))?(?!\w)", _day_month)
-    _rule(rf"\b{_MONTH},? ([12]\d{{3}})(?!\w|[.,]\d)", _month_year)
+    _rule(
+        r"(?<![\w.-])([12]\d{3})[-/.](\d{1,2})[-/.](\d{1,2})(?:T(?=\d))?(?![\d-])",
+        lambda m: iso_date(m) + (" at " if m[0].endswith("T") else ""),
+    )
+    _rule(r"(?<![\w.])(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|(?<=/)\d{2})(?![\w-])", numeric_date)
+    _rule(
+        rf"\b{MONTH} (\d{{1,2}})(?:st|nd|rd|th)?(?:\s?[-–—]\s?(\d{{1,2}})(?:st|nd|rd|th)?)?"
+        r"(?:,? (\d{4}))?(?![\w:%]|[.,]\d)",
+        month_day,
+    )
+    _rule(
+        rf"(?:\bthe )?(?<![\w.,$€£])(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {MONTH}"
+        r"(?:,? (\d{4}))?(?!\w)",
+        day_month,
+    )
+    _rule(rf"\b{MONTH},? ([12]\d{{3}})(?!\w|[.,]\d)", month_year)
     half = r"(?:\s?([AaPp])\.?\s?[Mm]\b\.?(?!\w))"
-    _rule(rf"(?<![\w:.])(\d{{1,2}}):(\d{{2}})(?::(\d{{2}})(?:\.\d+)?)?{half}?(?!\d|:\d)", _time)
-    _rule(rf"(?<![\w:.,$])(?:(\d{{1,2}})\s?[-–]\s?)?(\d{{1,2}}){half}", _hour)
-    _rule(r"(?<![\w:.])(\d{1,3}):(\d{1,3})(?![\d:])",
-          lambda m: f"{cardinal(m[1])} to {cardinal(m[2])}")
+    _rule(
+        rf"(?<![\w:.])(\d{{1,2}}):(\d{{2}})(?::(\d{{2}})(?:\.\d+)?)?{half}?(?!\d|:\d)", clock_time
+    )
+    _rule(rf"(?<![\w:.,$])(?:(\d{{1,2}})\s?[-–]\s?)?(\d{{1,2}}){half}", hour_of_day)
+    _rule(
+        r"(?<![\w:.])(\d{1,3}):(\d{1,3})(?![\d:])",
+        lambda m: f"{cardinal(m[1])} to {cardinal(m[2])}",
+    )
     # thousands written with spaces or apostrophes
-    _rule(r"(?<![\w.,])([1-9]\d{0,2})((?:[ ']\d{3})++)(?![\w]|[.,]\d| \d)",
-          lambda m: m[1] + re.sub(r"\D", "", m[2]))
+    _rule(
+        r"(?<![\w.,])([1-9]\d{0,2})((?:[ ']\d{3})++)(?![\w]|[.,]\d| \d)",
+        lambda m: m[1] + re.sub(r"\D", "", m[2]),
+    )
     _define_values()
 
 
 def _define_values() -> None:
     _rule(r"(?:(?<!\w)['’])?(?<![\w.,$€£])(\d0|[12]\d{2}0)['’]?s\b(?!/)", _decade)
-    amount = r"\d{1,3}(?:,\d{3})++(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d{1,2}|\d+,\d{2}(?!\d)|\d+(?:\.\d+)?|\.\d+"
-    size = rf"(?:(?:\s(?:hundred|thousand|million|billion|trillion|mil|bil|bn|mn)|\s?(?:{_SIZE}))(?!\w))"
-    _rule(rf"(?<![\w.])(?P<amount>{amount})(?P<size>{size})?\s?(?P<currency>{_CURRENCY})(?![\w\d])",
-          lambda m: _price_after_text(m))
-    _rule(rf"(?P<sign>(?<![\w.)])[-−+~±])?(?P<currency>(?<![A-Za-z])(?:{_CURRENCY}))\s?(?P<minus>[-−])?"
-          rf"(?P<amount>{amount})(?:\s?[-–—]\s?(?:{_SYMBOLS})?(?P<last>{amount}))?"
-          rf"(?:\s?(?P<size>{_SIZE})(?!\w))?", _signed_price)
-    _rule(r"(?<![\w.])(\d+)\s?¢", lambda m: f"{cardinal(m[1])} {'cent' if m[1] == '1' else 'cents'}")
+    amount = (
+        r"\d{1,3}(?:,\d{3})++(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d{1,2}|\d+,\d{2}(?!\d)"
+        r"|\d+(?:\.\d+)?|\.\d+"
+    )
+    words = "hundred|thousand|million|billion|trillion|mil|bil|bn|mn"
+    size = rf"(?:(?:\s(?:{words})|\s?(?:{_SIZE}))(?!\w))"
+    _rule(
+        rf"(?<![\w.])(?P<amount>{amount})(?P<size>{size})?\s?(?P<currency>{_CURRENCY})(?![\w\d])",
+        _price_after_text,
+    )
+    _rule(
+        rf"(?P<sign>(?<![\w.)])[-−+~±])?(?P<currency>(?<![A-Za-z])(?:{_CURRENCY}))\s?(?P<minus>[-−])?"
+        rf"(?P<amount>{amount})(?:\s?[-–—]\s?(?:{_SYMBOLS})?(?P<last>{amount}))?"
+        rf"(?:\s?(?P<size>{_SIZE})(?!\w))?",
+        _signed_price,
+    )
+    _rule(
+        r"(?<![\w.])(\d+)\s?¢", lambda m: f"{cardinal(m[1])} {'cent' if m[1] == '1' else 'cents'}"
+    )
     _rule(rf"((?<![\w.)])[-−+±~≈])?(?<![\w.,])({_N})(?:{_DASH}({_N}))?\s?([%‰])", _percent)
     _rule(r"(?<![\w.])(\d{1,2})['′’] ?(\d{1,2})(?:\"|''|″)", _feet)
-    _rule(rf"((?<![\w.)])[-−+±~≈]\s?)?(?<![\w.,])({_N})°?(?:{_DASH}[-−]?({_N}))?"
-          r"(?: (million|billion|thousand|trillion))?[\s-]?"
-          rf"({_UNIT})(?:([²³])|\^([23]))?(?:/([A-Za-zµ]{{1,5}}[²2]?))?(?![\w°])", _measure_power)
-    _rule(rf"(?<![\w.,])({_N})\s?(k|K|M|B|bn|mn|T)(?!\w|[-]\w)",
-          lambda m: f"{number(m[1])} {MAGNITUDES[m[2]]}")
+    _rule(
+        rf"((?<![\w.)])[-−+±~≈]\s?)?(?<![\w.,])({_N})°?(?:{_DASH}[-−]?({_N}))?"
+        r"(?: (million|billion|thousand|trillion))?[\s-]?"
+        rf"({_UNIT})(?:([²³])|\^([23]))?(?:/([A-Za-zµ]{{1,5}}[²2]?))?(?![\w°])",
+        _measure_power,
+    )
+    _rule(
+        rf"(?<![\w.,])({_N})\s?(k|K|M|B|bn|mn|T)(?!\w|[-]\w)",
+        lambda m: f"{number(m[1])} {MAGNITUDES[m[2]]}",
+    )
     _rule(r"(?<![\w.,])(\d+)[xX×](?!\w)", lambda m: f"{cardinal(m[1])} times")
     _rule(r"(?<=\d)\s?[xX×]\s?(?=\d)(?=\d+(?:\.\d+)?(?![\d\s]*=))", " by ")
     _define_plain()
 
 
+def _scientific(m: re.Match[str]) -> str:
+    minus = "minus " if m[2][0] == "-" else ""
+    return f"{number(m[1])} times ten to the {minus}{cardinal(str(abs(int(m[2]))))}"
+
+
 def _define_plain() -> None:
-    _rule(r"(?<!\w)['’](\d{2})(?!\w)", lambda m: cardinal(str(int(m[1]))) if m[1][0] != "0" else f"oh {cardinal(m[1][1])}")
+    _rule(
+        r"(?<!\w)['’](\d{2})(?!\w)",
+        lambda m: cardinal(str(int(m[1]))) if m[1][0] != "0" else f"oh {cardinal(m[1][1])}",
+    )
     _rule(r"(?<![\w.,])(\d{1,15})(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1])))
     _rule(r"(?<![\w.])(\d{1,3}) (\d{1,2})/(\d{1,2})(?![\w/])", _mixed)
     _rule(r"(?<![\w./])(\d{1,4})/(\d{1,4})(?![\w/]|\.\d)", _slash)
     _rule(r"(?<![\w.])([vV]\.?\s?)?(\d{1,9}(?:\.\d{1,9}){2,5})(?![\w.])", _version)
     _rule(r"\b([vV])(\d{1,9}(?:\.\d{1,9})?)(?![\w.]\w)", _version)
     _rule(r"\b[Ee]-(?=\d)", "E ")
-    _rule(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?!\w)",
-          lambda m: f"{number(m[1])} times ten to the {'minus ' if m[2][0] == '-' else ''}{cardinal(str(abs(int(m[2]))))}")
+    _rule(
+        r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?!\w)",
+        _scientific,
+    )
     _rule(rf"(?<![\w.,/-])({_N})(?:\s?[–—]\s?|-| - )({_N})(?![\w/]|[-.,]\d)", _range)
     _rule(r"(?<![^\W_])#\s?(?=\d)", "number ")
     _rule(r"\b(?:[Nn]o|[Nn]os|№|NO)\.?\s?(?=\d)(?<=[.\s])", "number ")
@@ -364,14 +351,26 @@ def _define_plain() -> None:
     _rule(r"(?<![\w)\]])[-−](?=[\d.]*\d)", "minus ")
     _rule(r"(?<![\w)\]])\+(?=\d)", "plus ")
     _rule(r"(?<!\w)[~≈]\s?(?=\d)", "about ")
-    _rule(r"(?<![\w)] )(?<![\w)])(<=|>=|[<>≤≥])\s?(?=\d)",
-          lambda m: {"<": "less than ", ">": "more than ", "≤": "at most ", "≥": "at least ",
-                     "<=": "at most ", ">=": "at least "}[m[1]])
+    _rule(
+        r"(?<![\w)] )(?<![\w)])(<=|>=|[<>≤≥])\s?(?=\d)",
+        lambda m: {
+            "<": "less than ",
+            ">": "more than ",
+            "≤": "at most ",
+            "≥": "at least ",
+            "<=": "at most ",
+            ">=": "at least ",
+        }[m[1]],
+    )
     operators = "|".join(sorted(map(re.escape, _OPERATORS), key=len, reverse=True))
-    _rule(rf"(?<=[\dA-Za-z)]) ?({operators}) ?(?=[\d(])(?<!\w[x/%-])(?<![A-Za-z][+*=<>])",
-          lambda m: f" {_OPERATORS[m[1]]} ")
-    _rule(r"(?<=[\d)]) ?([+*×÷=≈≠<>≤≥→]|==|<=|>=|!=) ?(?=[\dA-Za-z(])",
-          lambda m: f" {_OPERATORS[m[1]]} ")
+    _rule(
+        rf"(?<=[\dA-Za-z)]) ?({operators}) ?(?=[\d(])(?<!\w[x/%-])(?<![A-Za-z][+*=<>])",
+        lambda m: f" {_OPERATORS[m[1]]} ",
+    )
+    _rule(
+        r"(?<=[\d)]) ?([+*×÷=≈≠<>≤≥→]|==|<=|>=|!=) ?(?=[\dA-Za-z(])",
+        lambda m: f" {_OPERATORS[m[1]]} ",
+    )
     _rule(r"(?<=[A-Za-z])[-–]?(?=\d)|(?<=\d)(?=[A-Za-z])", " ")
     _rule(r"(?<=\d)[:](?=\d)", " ")
     _rule(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d])|\d+\.\d+|(?<![\w.])\.\d+|\d+", _bare)

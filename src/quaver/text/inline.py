@@ -11,7 +11,8 @@ import re
 
 _NAME = r"(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});"
 _ENTITY = re.compile(rf"&(?:amp;)++(?:{_NAME})?|&{_NAME}")
-_CITATION = re.compile(r"【[^【】]{0,60}†[^【】]{0,60}】|\[\^[^\[\]\s]{1,40}\]"
+_CITATION = re.compile(
+    r"【[^【】]{0,60}†[^【】]{0,60}】|\[\^[^\[\]\s]{1,40}\]"
     r"|\s?(?:\[\d{1,3}\])++(?=[.,;:!?)\s]|$)|(?<=\S)\[\d{1,3}\]"
 )
 _ADDRESS = r"\((?:[^()\s]|\([^()\s]*+\))*+(?:\s++(?:\"[^\"\n]{0,300}\"|'[^'\n]{0,300}'))?\s*+\)"
@@ -22,9 +23,20 @@ _LINK = re.compile(
 _AUTOLINK = re.compile(r"<((?:https?://|mailto:)[^<>\s]{1,2000}|[^<>\s@]{1,64}@[^<>\s@]{1,255})>")
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9:-]{0,30})(\s[^<>]{0,500})?(/?)>")
 _HTML = frozenset(
-    ["a", "abbr", "address", "article", "aside", "audio", "b", "bdi", "bdo", "big", "blockquote", "body", "br", "button", "canvas", "caption", "center", "cite", "code", "col", "colgroup", "data", "dd", "del", "details", "dfn", "dialog", "div", "dl", "dt", "em", "embed", "fieldset", "figcaption", "figure", "font", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html", "i", "iframe", "img", "input", "ins", "kbd", "label", "legend", "li", "link", "main", "mark", "menu", "meta", "meter", "nav", "noscript", "object", "ol", "optgroup", "option", "output", "p", "param", "picture", "pre", "progress", "q", "rp", "rt", "ruby", "s", "samp", "script", "section", "select", "small", "source", "span", "strike", "strong", "style", "sub", "summary", "sup", "svg", "table", "tbody", "td", "template", "textarea", "tfoot", "th", "thead", "time", "title", "tr", "track", "tt", "u", "ul", "var", "video", "wbr", "speak", "prosody", "emphasis", "voice", "say-as", "phoneme", "break", "lang", "audio"]
+    (
+        "a abbr address article aside audio b bdi bdo big blockquote body br button canvas "
+        "caption center cite code col colgroup data dd del details dfn dialog div dl dt em "
+        "embed fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr "
+        "html i iframe img input ins kbd label legend li link main mark menu meta meter nav "
+        "noscript object ol optgroup option output p param picture pre progress q rp rt ruby s "
+        "samp script section select small source span strike strong style sub summary sup svg "
+        "table tbody td template textarea tfoot th thead time title tr track tt u ul var video "
+        "wbr speak prosody emphasis voice say-as phoneme break lang audio"
+    ).split()
 )
-_BLOCKS = frozenset(["br", "p", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "table", "hr", "blockquote", "dt", "dd", "pre"])
+_BLOCKS = frozenset(
+    ("br p div li tr h1 h2 h3 h4 h5 h6 ul ol table hr blockquote dt dd pre").split()
+)
 _SILENT = (("<!--", "-->"), ("<script", "</script>"), ("<style", "</style>"))
 _CODE = re.compile(r"(?<!`)(`{1,3})(?!`)([^`\n]{1,500}+)\1(?!`)")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -135,8 +147,16 @@ def _is_product(text: str, start: int, end: int) -> bool:
     spaced = left[-1:] == " " and right[:1] == " "
     if spaced:
         left, right = left[:-1], right[1:]
-    one = left[-1:].isdigit() or left[-1:] == ")" or (left[-1:].isalpha() and not left[-2:-1].isalnum())
-    two = right[:1].isdigit() or right[:1] == "(" or (right[:1].isalpha() and not right[1:2].isalnum())
+    one = (
+        left[-1:].isdigit()
+        or left[-1:] == ")"
+        or (left[-1:].isalpha() and not left[-2:-1].isalnum())
+    )
+    two = (
+        right[:1].isdigit()
+        or right[:1] == "("
+        or (right[:1].isalpha() and not right[1:2].isalnum())
+    )
     number = left[-1:].isdigit() or right[:1].isdigit()
     return one and two and (spaced or number)
 

@@ -58,7 +58,9 @@ def _value(written: str, language: str) -> str:
         written = written.replace(thousands, point)
     whole, has_point, fraction = written.partition(point)
     fraction = re.sub(r"\D", "", fraction)
-    return decimal(whole, fraction, language) if has_point and fraction else cardinal(whole, language)
+    return (
+        decimal(whole, fraction, language) if has_point and fraction else cardinal(whole, language)
+    )
 
 
 def _ascii(digits: str) -> str:

@@ -24,7 +24,9 @@ _LIST_NUMBER = re.compile(r"^(\d{1,3})\. (?=\S)", re.MULTILINE)
 _DASH = re.compile(r"\s*(?:—|--+|\s[-–]+(?=\s))\s*|(?<=[^\W\d_])\s*–\s+|\s+–(?=\w)")
 _SPACE_BEFORE = re.compile(r"[ \t]+(?=[,;:!?)]|\.(?!\w))")
 _REPEATED = re.compile(r"([!?])\1+|\.{4,}|([,;:])(?:\s*[,;:])+|(?<!\.)\.\.(?!\.)")
-_LOST_COMMA = re.compile(r"^[ \t]*[,;:]+[ \t]*|[,;:]+[ \t]*(?=[,.!?])|(?<=[.!?])[,;]+", re.MULTILINE)
+_LOST_COMMA = re.compile(
+    r"^[ \t]*[,;:]+[ \t]*|[,;:]+[ \t]*(?=[,.!?])|(?<=[.!?])[,;]+", re.MULTILINE
+)
 _TAGS = re.compile(TAG)
 _KEPT = frozenset(" \n.,:;!?'\"()-")
 

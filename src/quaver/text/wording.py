@@ -20,31 +20,61 @@ _ABBREVIATIONS = {
     "Dec": "December",
 }  # fmt: skip
 _ABBREVIATED = re.compile(
-    rf"(?<![\w.'])({'|'.join(sorted(_ABBREVIATIONS, key=len, reverse=True))})\.(?=(\s+[^\W_]|[,;:)\"']|\s*$|\s*\n)?)"
+    rf"(?<![\w.'])({'|'.join(sorted(_ABBREVIATIONS, key=len, reverse=True))})"
+    r"\.(?=(\s+[^\W_]|[,;:)\"']|\s*$|\s*\n)?)"
 )
 _BARE_TITLES = re.compile(r"\b(Dr|Mr|Mrs|Ms|vs)\b(?=\s+[A-Za-z])")
 _LATIN = re.compile(r"(?<!\w)(?:e\.\s?g\.?|i\.\s?e\.?|a\.\s?k\.\s?a\.)(?!\w),?", re.IGNORECASE)
 _SAINT = re.compile(r"\bSt\.(?=\s[A-Z])(?<!\w\s(?=St\.)St\.)|\bSt\.(?=\s[A-Z])")
 _STREET = re.compile(r"(?<=[a-z\d] )St\.(?=\s[a-z]|\s*$|[,;])")
-_PAGE = re.compile(r"\bp\.\s?(?=\d|(?:one|two|three|four|five|six|seven|eight|nine|ten|[a-z]+teen|[a-z]+ty)\b)")
+_PAGE = re.compile(
+    r"\bp\.\s?(?=\d|(?:one|two|three|four|five|six|seven|eight|nine|ten|[a-z]+teen|[a-z]+ty)\b)"
+)
 _SHORT = re.compile(r"(?<![\w/])(w/o|w/|b/c|n/a|N/A|a/c)(?!\w/)(\s?)")
 _SHORTS = {"w/o": "without", "w/": "with", "b/c": "because", "n/a": "not applicable",
            "a/c": "A C"}  # fmt: skip
-_DOTTED = re.compile(r"(?<![\w.])((?:(?:[A-Za-z]\.){1,6}|(?:[A-Z]\. ){1,6})[A-Z]|(?:[A-Za-z]\.){1,6}[a-z]|Ph\.D)\.?(?!\w)")
+_DOTTED = re.compile(
+    r"(?<![\w.])((?:(?:[A-Za-z]\.){1,6}|(?:[A-Z]\. ){1,6})[A-Z]|(?:[A-Za-z]\.){1,6}[a-z]|Ph\.D)"
+    r"\.?(?!\w)"
+)
 _AMPERSAND = re.compile(r"\b([A-Z]{1,4})&([A-Z]{1,4})\b")
 _HALF_DAY = re.compile(r"(?<=[a-z] )([AaPp])(?:\.\s?[Mm]\b\.?|M\b)(?=(\s*$|\s+[A-Z])?)")
 _ACRONYMS = frozenset(
-    ["NASA", "NATO", "UNESCO", "UNICEF", "OPEC", "AIDS", "COVID", "SARS", "RADAR", "LASER", "SCUBA", "FIFA", "UEFA", "NAFTA", "DARPA", "ASCII", "JPEG", "GIF", "RAM", "ROM", "PIN", "SIM", "LAN", "WAN", "WIFI", "CAPTCHA", "REST", "SOAP", "CRUD", "YAML", "TOML", "JSON", "BASIC", "COBOL", "NASDAQ", "FEMA", "OSHA", "HIPAA", "SWAT", "PTA", "IKEA", "LEGO", "NAVY", "SCSI", "POSIX", "LIDAR", "SONAR", "GUI", "SAT", "MIDI", "CAD", "CERN", "MOMA", "SOHO", "TED", "VISA", "LLAMA", "BERT", "CLIP", "OPUS", "WAV", "POC", "WASM", "SIEM", "DOGE", "ROFL", "YOLO", "FOMO", "SCOTUS", "POTUS", "ICANN", "MENSA", "NORAD", "INTERPOL", "BAFTA", "COBRA", "OLED", "RAID", "BIOS"]
+    (
+        "NASA NATO UNESCO UNICEF OPEC AIDS COVID SARS RADAR LASER SCUBA FIFA UEFA NAFTA DARPA "
+        "ASCII JPEG GIF RAM ROM PIN SIM LAN WAN WIFI CAPTCHA REST SOAP CRUD YAML TOML JSON "
+        "BASIC COBOL NASDAQ FEMA OSHA HIPAA SWAT PTA IKEA LEGO NAVY SCSI POSIX LIDAR SONAR GUI "
+        "SAT MIDI CAD CERN MOMA SOHO TED VISA LLAMA BERT CLIP OPUS WAV POC WASM SIEM DOGE ROFL "
+        "YOLO FOMO SCOTUS POTUS ICANN MENSA NORAD INTERPOL BAFTA COBRA OLED RAID BIOS"
+    ).split()
 )
 _INITIALISMS = frozenset(
-    ["FBI", "CIA", "USA", "UK", "US", "EU", "UN", "API", "APIS", "HTTP", "HTTPS", "HTML", "CSS", "XML", "SQL", "URL", "URI", "GPT", "LLM", "AI", "ML", "NLP", "TTS", "STT", "ASR", "CPU", "GPU", "TPU", "SSD", "HDD", "USB", "PDF", "PNG", "CSV", "IBM", "NSA", "IRS", "BBC", "CNN", "NBC", "CBS", "ABC", "MIT", "UCLA", "PHP", "SDK", "IDE", "SSH", "FTP", "DNS", "VPN", "TCP", "UDP", "IP", "ISO", "IEEE", "ATM", "DIY", "FAQ", "CEO", "CFO", "CTO", "COO", "VP", "HR", "PR", "PC", "TV", "DVD", "CD", "DJ", "DNA", "RNA", "MRI", "CT", "HIV", "BMW", "KFC", "NBA", "NFL", "NHL", "MLB", "UFO", "UFC", "WWE", "WHO", "IMF", "GDP", "ETA", "ETF", "IPO", "ID", "OK", "IOT", "AWS", "GCP", "IOS", "SMS", "MMS", "GPS", "LED", "LCD", "HD", "UHD", "RPG", "FPS", "NPC", "PHD", "BA", "MA", "MBA", "ADHD", "OCD", "PTSD", "AM", "PM"]
+    (
+        "FBI CIA USA UK US EU UN API APIS HTTP HTTPS HTML CSS XML SQL URL URI GPT LLM AI ML NLP "
+        "TTS STT ASR CPU GPU TPU SSD HDD USB PDF PNG CSV IBM NSA IRS BBC CNN NBC CBS ABC MIT "
+        "UCLA PHP SDK IDE SSH FTP DNS VPN TCP UDP IP ISO IEEE ATM DIY FAQ CEO CFO CTO COO VP HR "
+        "PR PC TV DVD CD DJ DNA RNA MRI CT HIV BMW KFC NBA NFL NHL MLB UFO UFC WWE WHO IMF GDP "
+        "ETA ETF IPO ID OK IOT AWS GCP IOS SMS MMS GPS LED LCD HD UHD RPG FPS NPC PHD BA MA MBA "
+        "ADHD OCD PTSD AM PM"
+    ).split()
 ) - {"WHO", "US", "AM", "ABC"} | {"ABC"}
 _WORDS = frozenset(
-    ["A", "I", "AN", "AS", "AT", "BE", "BY", "DO", "GO", "HE", "IF", "IN", "IS", "IT", "ME", "MY", "NO", "OF", "ON", "OR", "SO", "TO", "UP", "US", "WE", "AM", "OH", "OK", "HI", "YO", "HA", "AH", "ALL", "AND", "ANY", "ARE", "BAD", "BIG", "BUT", "BUY", "CAN", "CUT", "DAY", "DID", "DIE", "DOG", "CAT", "EAT", "END", "FAR", "FEW", "FOR", "FUN", "GET", "GOD", "GOT", "GUY", "HAD", "HAS", "HER", "HEY", "HIM", "HIS", "HIT", "HOT", "HOW", "ITS", "JOB", "LET", "LIE", "LOT", "LOW", "MAD", "MAN", "MAY", "MEN", "MOM", "DAD", "NEW", "NOT", "NOW", "ODD", "OFF", "OLD", "ONE", "OUR", "OUT", "OWN", "PAY", "PUT", "RED", "RUN", "SAD", "SAW", "SAY", "SEE", "SET", "SHE", "SIT", "SIX", "SON", "TEN", "THE", "TOO", "TOP", "TRY", "TWO", "USE", "WAR", "WAS", "WAY", "WHO", "WHY", "WIN", "WON", "YES", "YET", "YOU", "NOR", "AGO", "AIR", "ARM", "ART", "ASK", "BED", "BOX", "BOY", "CAR", "CUP", "EAR", "EGG", "EYE", "FIX", "FLY", "GAS", "GUN", "ICE", "JOY", "KEY", "KID", "LAW", "LEG", "MAP", "MIX", "NET", "OIL", "PEN", "PET", "RAW", "SEA", "SKY", "SUN", "TAX", "TEA", "TIE", "TIP", "WET", "YEP", "NOPE", "TIPS", "NOTE", "STEP", "TODO", "WARNING"]
+    (
+        "A I AN AS AT BE BY DO GO HE IF IN IS IT ME MY NO OF ON OR SO TO UP US WE AM OH OK HI "
+        "YO HA AH ALL AND ANY ARE BAD BIG BUT BUY CAN CUT DAY DID DIE DOG CAT EAT END FAR FEW "
+        "FOR FUN GET GOD GOT GUY HAD HAS HER HEY HIM HIS HIT HOT HOW ITS JOB LET LIE LOT LOW "
+        "MAD MAN MAY MEN MOM DAD NEW NOT NOW ODD OFF OLD ONE OUR OUT OWN PAY PUT RED RUN SAD "
+        "SAW SAY SEE SET SHE SIT SIX SON TEN THE TOO TOP TRY TWO USE WAR WAS WAY WHO WHY WIN "
+        "WON YES YET YOU NOR AGO AIR ARM ART ASK BED BOX BOY CAR CUP EAR EGG EYE FIX FLY GAS "
+        "GUN ICE JOY KEY KID LAW LEG MAP MIX NET OIL PEN PET RAW SEA SKY SUN TAX TEA TIE TIP "
+        "WET YEP NOPE TIPS NOTE STEP TODO WARNING"
+    ).split()
 )
 _CAPITALS = re.compile(r"(?<![\w'<])([A-Z]{2,})('?s\b)?(?![\w])")
 _LOUD_PIECE = re.compile(r"[^.!?\n]+(?:[.!?\n]+|$)")
-_HARD = re.compile(r"[BCDFGHJKLMNPQRSTVWXZ]{4,}|^[BCDFGHJKLMNPQRSTVWXZ]{3}|Q(?!U)|[BCDFGJKPQTVXZ]{3}")
+_HARD = re.compile(
+    r"[BCDFGHJKLMNPQRSTVWXZ]{4,}|^[BCDFGHJKLMNPQRSTVWXZ]{3}|Q(?!U)|[BCDFGJKPQTVXZ]{3}"
+)
 _VOWEL = re.compile("[AEIOUY]")
 _ROMAN = {"II": "two", "III": "three", "IV": "four", "V": "five", "VI": "six", "VII": "seven",
           "VIII": "eight", "IX": "nine", "X": "ten", "XI": "eleven", "XII": "twelve",
@@ -56,14 +86,19 @@ _PARTS = re.compile(
     r"|Appendix|Figure|Episode|Season|Title|Super Bowl) ([IVX]{1,5})\b(?! ?')"
 )
 _MONARCHS = re.compile(
-    r"\b(Henry|Louis|Elizabeth|Charles|George|Edward|James|William|Richard|Philip|Paul|Benedict|Pius"
-    r"|Napoleon|Nicholas|Alexander|Catherine|Frederick|Leo|Gregory|Francis|Mary|Peter) ([IVX]{2,5})\b"
+    r"\b(Henry|Louis|Elizabeth|Charles|George|Edward|James|William|Richard|Philip|Paul|Benedict"
+    r"|Pius|Napoleon|Nicholas|Alexander|Catherine|Frederick|Leo|Gregory|Francis|Mary|Peter)"
+    r" ([IVX]{2,5})\b"
 )
 _SEQUEL = re.compile(r"(?<=[a-z] )(II|III|VII|VIII|XII|XIII)\b")
+_MATH = {"=": "equals", "≠": "is not equal to", "≈": "is about", "≤": "is at most",
+         "≥": "is at least", "÷": "divided by", "×": "times", "±": "plus or minus", "+": "plus",
+         "<": "is less than", ">": "is greater than"}  # fmt: skip
 _SIGNS = (
     (re.compile(r"\bC\+\+"), "C plus plus"), (re.compile(r"\b([CF])#"), r"\1 sharp"),
     (re.compile(r"\s?&\s?"), " and "), (re.compile(r"(?<!\w)@(?=\w)"), "at "),
-    (re.compile(r"(?<=\w)\s?@\s?(?=\w)"), " at "), (re.compile(r"(?<!\w)#(?=[^\W\d_])"), "hashtag "),
+    (re.compile(r"(?<=\w)\s?@\s?(?=\w)"), " at "),
+    (re.compile(r"(?<!\w)#(?=[^\W\d_])"), "hashtag "),
     (re.compile(r"©\s?(?=\w)"), "copyright "), (re.compile(r"§+\s?"), "section "),
     (re.compile(r"\s?∞"), " infinity"), (re.compile(r"√\s?"), " the square root of "),
     (re.compile(r"(?<=\w) ?([=≠≈≤≥÷×±]) ?(?=\w)"), lambda m: f" {_MATH[m[1]]} "),
@@ -71,9 +106,6 @@ _SIGNS = (
     (re.compile(r"\s?(?:→|⇒|⟶|->|=>|⟹|➜)\s?"), ", "), (re.compile(r"\bπ\b"), "pi"),
     (re.compile(r"(?<=\w)%"), " percent"), (re.compile(r"(?<=\w)/(?=\w)"), " "),
 )  # fmt: skip
-_MATH = {"=": "equals", "≠": "is not equal to", "≈": "is about", "≤": "is at most",
-         "≥": "is at least", "÷": "divided by", "×": "times", "±": "plus or minus", "+": "plus",
-         "<": "is less than", ">": "is greater than"}  # fmt: skip
 _HASHTAG = re.compile(r"(?<!\w)#[^\W\d_]\w{0,60}")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -89,7 +121,9 @@ def read_words(text: str) -> str:
     text = _ABBREVIATED.sub(_abbreviation, text)
     text = _BARE_TITLES.sub(lambda m: _ABBREVIATIONS[m[1]], text)
     text = _SHORT.sub(lambda m: _SHORTS[m[1].lower()] + (m[2] or " "), text)
-    text = _HALF_DAY.sub(lambda m: f"{m[1].upper()} M" + ("." if m[2] is not None and "." in m[0] else ""), text)
+    text = _HALF_DAY.sub(
+        lambda m: f"{m[1].upper()} M" + ("." if m[2] is not None and "." in m[0] else ""), text
+    )
     text = _PARTS.sub(_part, text)
     text = _MONARCHS.sub(_monarch, text)
     text = _SEQUEL.sub(lambda m: _ROMAN[m[1]], text)
@@ -120,7 +154,9 @@ def _quiet(m: re.Match[str]) -> str:
     if all(w in _INITIALISMS or w in _ACRONYMS or (len(w) < 4 and w not in _WORDS) for w in words):
         return piece  # names of things, not a shout
     spoken = _CAPITALS.sub(lambda w: _initialism(w[1], w[2] or "", loud=True), piece)
-    spoken = re.sub(r"(?<=[a-z]')[A-Z]+\b|\b[A-Z]+(?='[A-Z])|(?<= )A(?= [a-z])", lambda w: w[0].lower(), spoken)
+    spoken = re.sub(
+        r"(?<=[a-z]')[A-Z]+\b|\b[A-Z]+(?='[A-Z])|(?<= )A(?= [a-z])", lambda w: w[0].lower(), spoken
+    )
     start = re.search(r"[^\W\d_]", spoken)
     assert start is not None  # it has words
     at = start.start()
@@ -134,7 +170,11 @@ def _initialism(word: str, tail: str, *, loud: bool) -> str:
         return word.capitalize() + tail
     spelled = word in _INITIALISMS
     if not spelled and not loud:
-        spelled = len(word) <= 3 or _VOWEL.search(word) is None or (len(word) <= 5 and _HARD.search(word) is not None)
+        spelled = (
+            len(word) <= 3
+            or _VOWEL.search(word) is None
+            or (len(word) <= 5 and _HARD.search(word) is not None)
+        )
     if not spelled and loud:
         spelled = _VOWEL.search(word) is None
     if spelled and len(word) <= 12:
@@ -154,13 +194,20 @@ def _ends(m: re.Match[str]) -> bool:
 def _abbreviation(m: re.Match[str]) -> str:
     ends = _ends(m)
     if m[1] in ("etc", "Inc", "Ltd", "Corp", "Jr", "Sr", "Ave", "Blvd", "Rd"):
-        ends = ends or (bool(re.match(r"\s+[A-Z]", m.string[m.end() : m.end() + 3])) and m[1] == "etc")
+        ends = ends or (
+            bool(re.match(r"\s+[A-Z]", m.string[m.end() : m.end() + 3])) and m[1] == "etc"
+        )
     return _ABBREVIATIONS[m[1]] + ("." if ends else "")
 
 
 def _part(m: re.Match[str]) -> str:
     if m[2] == "I":
-        return f"{m[1]} one" if m[1] == "World War" or re.match(r"\s*(?:[.:,;]|$|of\b)", m.string[m.end() : m.end() + 4]) else m[0]
+        return (
+            f"{m[1]} one"
+            if m[1] == "World War"
+            or re.match(r"\s*(?:[.:,;]|$|of\b)", m.string[m.end() : m.end() + 4])
+            else m[0]
+        )
     return f"{m[1]} {_ROMAN.get(m[2], m[2])}"
 
 
