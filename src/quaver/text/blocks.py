@@ -41,6 +41,10 @@ class BlockReader:
     def __init__(self, gap: str = "\n") -> None:
         """`gap` separates list items, headings and left-out blocks from what is around them."""
         self._gap = gap
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget all that came."""
         self._line = ""  # what has come of the current line
         self._flowing = False  # whether the line's beginning has been returned
         self._ends = False  # whether the line needs a full stop
@@ -62,7 +66,7 @@ class BlockReader:
         self._last = True
         rest = self._end_line() if self._line or self._flowing else ""
         rest += self._release_row()
-        self.__init__(self._gap)  # type: ignore[misc]
+        self._reset()
         return rest.removesuffix("\n")
 
     def _add(self, piece: str) -> str:

@@ -52,8 +52,8 @@ _COMMANDS = {
     "begin": "", "end": "", "displaystyle": "", "degree": "°", "circ": "°", "ldots": "...",
 }  # fmt: skip
 _EMPHASIS = re.compile(r"\*+|_+|~+|={2,}|`+")
-_PIPES = re.compile(r"\s*\|[\s|]*")
-_MIDDLE_BULLET = re.compile(r"\s+[•·●▪]\s+")
+_PIPES = re.compile(r"(?<!\s)\s*+\|[\s|]*")  # from where spaces begin: linear in their number
+_MIDDLE_BULLET = re.compile(r"(?<!\s)\s++[•·●▪]\s+")
 
 
 def unescape_entities(text: str) -> str:

@@ -112,9 +112,9 @@ _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 def read_words(text: str) -> str:
     """`text` with abbreviations, initialisms, Roman numerals and signs as words."""
+    text = _AMPERSAND.sub(lambda m: f"{' '.join(m[1])} and {' '.join(m[2])}", text)
     text = lower_capitals(text)
     text = _LATIN.sub(_latin, text)
-    text = _AMPERSAND.sub(lambda m: f"{' '.join(m[1])} and {' '.join(m[2])}", text)
     text = _PAGE.sub("page ", text)
     text = _STREET.sub(lambda m: "Street" + ("." if _ends(m) else ""), text)
     text = _SAINT.sub("Saint", text)
