@@ -95,7 +95,7 @@ def test_pieces_make_no_difference_to_a_feed(text: str, cuts: list[int]) -> None
         SentenceFeed(200, "full"),
         sorted({0, len(text), *(min(c, len(text)) for c in cuts)}),
     )
-    pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [text[a:b] for a, b in pairwise(places)]
     found = [sentence for piece in pieces for sentence in feed.push(piece)]
     assert [*found, *feed.finish()] == at_once
 
