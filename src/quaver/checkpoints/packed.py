@@ -261,7 +261,7 @@ def _read_finegrained(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
 def _read_bitsandbytes8(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
     """LLM.int8's weights: `SCB` is the largest of each row. Its outlier inputs, which stay in
     fp16 there, are a matter of how it computes, not of what it keeps."""
-    if layer.has("weight_format") and int(layer.read("weight_format", torch.uint8)) != 0:
+    if layer.has("weight_format") and bool(layer.read("weight_format", torch.uint8).any()):
         raise layer.error("the weight is not laid out by rows")
     elements = layer.matrix("weight", torch.int8)
     largest = layer.scale("SCB", len(elements))
@@ -273,7 +273,7 @@ def _read_bitsandbytes4(layer: _Layer, scheme: Scheme) -> QuantisedWeight:
     """QLoRA's weights: their scales may be quantised too, to a table, 256 of them a scale."""
     state = layer.state()
     (rows, columns), group = state.shape, state.group
-    scale = layer.read("weight.absmax", torch.uint8, *FLOATS)
+    scale = layer.read("weight.absmax", torch.uint8, *FLOATS).flatten()
     if scale.dtype is torch.uint8:
         table = layer.read("weight.nested_quant_map", *FLOATS)
         nested = layer.read("weight.nested_absmax", *FLOATS)

@@ -240,8 +240,6 @@ class _Reader:
         bounds = self._bounds()
         if bounds is None:
             return node
-        if isinstance(node, Anchor | Look):
-            raise ValueError("a position is repeated")
         lazy, possessive = self._take("?"), self._take("+")
         if (lazy and possessive) or self._bounds() is not None:
             raise ValueError("a repetition is repeated")

@@ -41,7 +41,7 @@ TRUSTED = frozenset(  # patterns of published tokenizers that a general rule wou
 
 @dataclass(frozen=True, slots=True)
 class CheckedTokenizer:
-    """A file whose form is fine. `highest` and `token` are the last id that text can become."""
+    """A file whose form is fine. `token` has the `highest` id of the model's vocabulary."""
 
     path: Path
     highest: int
@@ -54,18 +54,22 @@ class CheckedTokenizer:
         adds tokens that prompts have already. Raises CheckpointError if an id has no row in the
         model's table.
         """
-        if self.highest >= vocab_size:
-            raise CheckpointError(
-                f"{self.path} makes {shown(self.token)} the token {self.highest}, and vocab_size "
-                f"is {vocab_size}; allowed are ids below it: take the tokenizer.json and the "
-                "config.json of one model"
-            )
         tokenizer = _opened(self.path)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.post_processor = None
         if getattr(tokenizer.model, "dropout", None) is not None:
             tokenizer.model.dropout = None
+        # the library gives added tokens ids of its own where those of the file have gaps
+        added = tokenizer.get_added_tokens_decoder().items()
+        last = {number: token.content for number, token in added if not token.special}
+        last[self.highest] = self.token
+        if (highest := max(last)) >= vocab_size:
+            raise CheckpointError(
+                f"{self.path} makes {shown(last[highest])} the token {highest}, and vocab_size is "
+                f"{vocab_size}; allowed are ids below it: take the tokenizer.json and the "
+                "config.json of one model"
+            )
         return tokenizer
 
 
@@ -81,9 +85,10 @@ def check(path: Path) -> CheckedTokenizer:
             f"pre_tokenizer); allowed: {MAX_GROWTH:.0f} times. Take the tokenizer.json of the "
             "model that this one was trained from"
         )
-    reachable = {**_vocabulary(section.section("model")), **_added(section)}
-    token = max(reachable, key=reachable.__getitem__)
-    return CheckedTokenizer(path, reachable[token], token)
+    _check_added(section)
+    vocabulary = _vocabulary(section.section("model"))
+    token = max(vocabulary, key=vocabulary.__getitem__)
+    return CheckedTokenizer(path, vocabulary[token], token)
 
 
 def _opened(path: Path) -> Tokenizer:
@@ -104,8 +109,10 @@ def _vocabulary(model: Section) -> Mapping[str, int]:
         model.text(key, MAX_CONTENT, None, shortest=0)
     found = model.values.get("vocab")
     if kind == "Unigram" and isinstance(found, list):
-        names = [each[0] if isinstance(each, list) and each else None for each in found]
-        found = {name: number for number, name in enumerate(names)}
+        pairs = [each for each in found if isinstance(each, list) and each]
+        if len(pairs) < len(found) or not all(isinstance(each[0], str) for each in pairs):
+            raise model.error("vocab", found, "a list of tokens and numbers")
+        found = {each[0]: number for number, each in enumerate(pairs)}
     if not isinstance(found, dict) or not 1 <= len(found) <= MAX_TOKENS:
         allowed = f"an object with 1 to {MAX_TOKENS:,} tokens and their ids"
         raise model.error("vocab", found, allowed)
@@ -118,12 +125,11 @@ def _vocabulary(model: Section) -> Mapping[str, int]:
     return found
 
 
-def _added(section: Section) -> dict[str, int]:
-    """Added tokens that text can become, and their ids: those that are not special."""
-    found: dict[str, int] = {}
+def _check_added(section: Section) -> None:
+    """CheckpointError for added tokens of another form."""
     listed = section.values.get("added_tokens")
     if listed is None:
-        return found
+        return
     if not isinstance(listed, list) or len(listed) > MAX_TOKENS:
         raise section.error("added_tokens", listed, f"a list of at most {MAX_TOKENS:,} tokens")
     for number, each in enumerate(listed):
@@ -131,13 +137,11 @@ def _added(section: Section) -> dict[str, int]:
         if not isinstance(each, dict):
             raise section.error(name, each, "an object {...}")
         token = Section(each, section.file, name)
-        token_id = token.whole("id", 0, MAX_TOKENS - 1)
+        token.whole("id", 0, MAX_TOKENS - 1)
+        token.flag("special", False)
         content = token.values.get("content")
         if not isinstance(content, str) or len(content) > MAX_CONTENT:
             raise token.error("content", content, f"at most {MAX_CONTENT:,} characters")
-        if not token.flag("special", False):
-            found[content] = token_id
-    return found
 
 
 class _Growth:

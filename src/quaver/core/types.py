@@ -46,10 +46,10 @@ class Range:
         kind = Integral if self.whole else Real
         if isinstance(value, bool) or not isinstance(value, kind):
             return False
-        inside = self.low <= float(value) <= self.high
-        return inside and not (
-            (self.above and value == self.low) or (self.below and value == self.high)
-        )
+        # a whole number may be too large for a float
+        number = int(value) if isinstance(value, Integral) else float(value)
+        edge = (self.above and number == self.low) or (self.below and number == self.high)
+        return self.low <= number <= self.high and not edge
 
 
 SAMPLING_RANGES: Mapping[str, Range] = MappingProxyType(
