@@ -37,6 +37,7 @@ from quaver.text.reading import AUTO, LeftOut, default_mode, read_text
 from quaver.voicing import Voice, Voices, first_group
 
 SEEDS = 2**63
+MAX_SECONDS = 86_400.0  # of a segment
 NO_VOICE = "none"
 
 
@@ -325,8 +326,10 @@ class SpeechSynthesizer:
         """The fewest frames that hold so much sound."""
         if seconds is None:
             return None
-        if not 0 < seconds < math.inf:
-            raise InputError(f"max_seconds is {seconds}; a number above 0 is needed")
+        if not 0 < seconds <= MAX_SECONDS:
+            raise InputError(
+                f"max_seconds is {seconds}; allowed is above 0, up to {MAX_SECONDS:,.0f}"
+            )
         return math.ceil(seconds * self._codec.sample_rate / self._codec.samples_per_frame)
 
     def _name(self, voice: str | None) -> str | None:

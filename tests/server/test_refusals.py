@@ -51,6 +51,7 @@ def server():
         ({"top_k": 2**40}, "top_k", "invalid_value"),
         ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
         ({"max_seconds": 0}, "max_seconds", "invalid_value"),
+        ({"max_seconds": 1.7e308}, "max_seconds", "invalid_value"),
         ({"recipe": "int3"}, "recipe", "invalid_value"),
         ({"model": "gpt-5"}, "model", "model_not_found"),
         ({"model": "../scripted"}, "model", "model_not_found"),

@@ -90,7 +90,7 @@ class SpeechOptions(BaseModel):
     min_p: Number | None = None
     repetition_penalty: Number | None = None
     repetition_window: Annotated[int, Field(le=MOST_CHOICES), NUMBER] | None = None
-    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER] | None = None
+    max_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False), NUMBER] | None = None
     recipe: Name | None = None
     priority: Literal["interactive", "batch"] = "interactive"
     normalize: Literal["auto", "full", "light", "off"] = "auto"
