@@ -27,6 +27,7 @@ from quaver.core.errors import CheckpointError, InputError, QuaverError, printab
 from quaver.core.voices import read_voices
 from quaver.families.orpheus.config import OrpheusConfig, SpeechConfig, SpeechTokens
 from quaver.families.orpheus.prompt import OrpheusPrompts
+from quaver.families.orpheus.text import OrpheusText
 from quaver.families.orpheus.tokenizer import byte_tokenizer
 from quaver.loading import load
 from quaver.loading.parts import read_sampling
@@ -104,6 +105,9 @@ SHAPE = MODEL | {"vocab_size": 400, "orpheus": SPEECH}
         ({"orpheus": SPEECH | {"codec": "../other"}}, "orpheus.codec"),
         ({"orpheus": SPEECH | {"codec": "C:\\x"}}, "orpheus.codec"),
         ({"orpheus": SPEECH | {"alphabet": 5}}, "orpheus.alphabet 5"),
+        ({"orpheus": SPEECH | {"language": 5}}, "orpheus.language 5"),
+        ({"orpheus": SPEECH | {"language": "German"}}, "orpheus.language 'German'; .*small"),
+        ({"orpheus": SPEECH | {"language": "\x1b[2J"}}, "orpheus.language"),
         ({"orpheus": SPEECH | {"comfortable_chars": 0}}, "orpheus.comfortable_chars 0"),
     ],
 )
@@ -133,6 +137,11 @@ def test_what_changes_nothing_is_as_if_it_were_not_there(change):
     assert OrpheusConfig.from_dict(SHAPE | change) == plain
     section = OrpheusConfig.from_dict(SHAPE | {"vocab_size": 157000, "orpheus": None})
     assert section.speech == SpeechConfig()
+
+
+def test_the_language_of_a_fine_tune_is_the_one_its_text_is_read_in():
+    found = OrpheusConfig.from_dict(SHAPE | {"orpheus": SPEECH | {"language": "de"}})
+    assert OrpheusText(found.speech).language(None) == "de"
 
 
 def test_a_missing_rope_theta_is_transformers_default_and_told():

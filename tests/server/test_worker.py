@@ -9,9 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 import scripted
 from quaver.audio.encode import pcm16
+from quaver.families.orpheus.prompt import OrpheusPrompts
 from quaver.loading import load
 from quaver.server.wire import Frame, Frames, Kind, Order, pack
 from quaver.server.worker import Worker
@@ -30,8 +32,8 @@ def voice(tiny_checkpoint):
 class Front:
     """Orders, and hears what comes."""
 
-    def __init__(self, line: socket.socket) -> None:
-        self._line, self._frames = line, Frames()
+    def __init__(self, line: socket.socket, worker: threading.Thread | None = None) -> None:
+        self._line, self._worker, self._frames = line, worker, Frames()
         self._heard = self._hear()
 
     def say(self, kind: Kind, number: int, payload=b"") -> None:
@@ -48,6 +50,8 @@ class Front:
 
     def _hear(self) -> Iterator[Frame]:
         while data := self._line.recv(1 << 16):
+            # another thread sends ALIVE, which goes on when the worker has died
+            assert self._worker is None or self._worker.is_alive(), "the worker has died"
             for frame in self._frames.feed(data):
                 if frame.kind not in (Kind.PULSE, Kind.ALIVE):
                     yield frame
@@ -59,7 +63,7 @@ def front(voice):
     ours.settimeout(240)
     worker = threading.Thread(target=Worker(voice, theirs, False, lambda: None).run)
     worker.start()
-    yield Front(ours)
+    yield Front(ours, worker)
     ours.close()
     worker.join(240)
     assert not worker.is_alive()
@@ -84,6 +88,34 @@ def test_a_stream_is_whole_and_its_own(front, voice):
     expected = voice.generate(SHORT.text, voice="ada", seed=5, **SHORT.sampling)
     assert b"".join(frame.payload for frame in audio) == pcm16(expected.samples).tobytes()
     assert done.json()["frames"] == expected.stats.frames
+
+
+def library_panic() -> BaseException:
+    """A panic of the tokenizers library: a pattern that backtracks beyond its limit."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+b"), "isolated")
+    with pytest.raises(BaseException, match="retry-limit") as caught:
+        tokenizer.encode("a" * 60)
+    return caught.value
+
+
+def test_a_tokenizer_that_panics_fails_its_request_alone(front, voice, monkeypatch):
+    family = next(each for each in vars(voice).values() if isinstance(each, OrpheusPrompts))
+    whole, panic = family._tokenizer, library_panic()
+    assert not isinstance(panic, Exception)
+
+    def encode(text: str, **options):
+        if "Boom" in text:
+            raise panic
+        return whole.encode(text, **options)
+
+    monkeypatch.setattr(family, "_tokenizer", SimpleNamespace(encode=encode))
+    front.order(1, text="Boom.")
+    front.order(2)
+    heard = front.until(Kind.DONE, 2)
+    failed = [frame for frame in heard if frame.kind is Kind.FAILED]
+    assert [frame.stream for frame in failed] == [1]
+    assert "tokenizer fails on this text" in failed[0].json()["message"]
 
 
 def test_a_long_text_that_is_ahead_lets_a_short_one_in_between(front):

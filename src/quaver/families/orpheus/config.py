@@ -6,6 +6,7 @@ A checkpoint with another tokenizer or codec says so under the key `orpheus`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePath, PureWindowsPath
@@ -30,6 +31,7 @@ MAX_HEAD_DIM = 1024
 MAX_POSITIONS = 2**27
 
 MAX_CODES = 2**18  # of a codebook
+_LANGUAGE = re.compile("[a-z]{2,3}")
 _OWN = {"tokens"}  # a field that is no key
 
 
@@ -100,6 +102,7 @@ class SpeechConfig:
             voices=section.texts("voices", MAX_VOICE, MAX_VOICES, default_voices),
             codec=codec,
             alphabet=section.text("alphabet", 100_000, None),
+            language=_language(section),
             comfortable_chars=section.whole(
                 "comfortable_chars", 10, 2000, default.comfortable_chars
             ),
@@ -169,6 +172,15 @@ def _tokens(section: Section) -> SpeechTokens:
     }
     size = section.whole("codebook_size", 2, MAX_CODES, default.codebook_size)
     return SpeechTokens(**ids, codebook_size=size)
+
+
+def _language(section: Section) -> str | None:
+    """The language that numbers and the like are read in; None goes by the voices."""
+    language = section.text("language", 200, None)
+    if language is not None and not _LANGUAGE.fullmatch(language):
+        allowed = 'null or a code of two or three small letters (ISO 639), such as "de"'
+        raise section.error("language", language, allowed)
+    return language
 
 
 def _leaves(codec: str) -> bool:
