@@ -10,6 +10,7 @@ import torch
 
 from late import Late
 from llama import CPU, TOKENS, llama
+from quaver.checkpoints.schemes import stored_config
 from quaver.core.errors import CheckpointError, InputError
 from quaver.families.orpheus.model import Orpheus
 from quaver.families.orpheus.weights import sources
@@ -161,3 +162,8 @@ def test_an_unknown_scheme_is_refused_by_name(tmp_path, change, message):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
         load_orpheus(tmp_path, "llama", find_recipe("bf16"), CPU)
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_an_empty_quantization_config_is_none(nothing):
+    assert stored_config({"quantization_config": nothing}) is None

@@ -132,7 +132,7 @@ def stored_config(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
     found = values.get(KEY)
     if found is not None and not isinstance(found, Mapping):
         raise CheckpointError(f"{KEY} of config.json is {shown(found)}; it must be an object")
-    return found
+    return found or None
 
 
 class Schemes:
