@@ -303,3 +303,8 @@ def test_nothing_to_compare_with(tiny_checkpoint, tmp_path):
     done = run_quaver("compare", str(tiny_checkpoint), "--out", str(tmp_path / "out"))
     assert done.returncode == 2 and b"give --recipe" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_voices_of_a_fine_tune_can_be_named(tiny_checkpoint):
+    named = Named(str(tiny_checkpoint), "fp32", ("elise", "tom")).open("cpu")
+    assert named.prompts.voices == ("elise", "tom")

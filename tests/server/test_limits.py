@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import PATIENCE, scripted, until
+from serving import PATIENCE, scripted, served, until
 
 HOST = b"Host: localhost\r\n"
 MASK = b"\0\0\0\0"
@@ -250,9 +250,9 @@ def test_broken_frames_have_their_close_code(server, frames, code):
     assert server.metric("client_errors_total", kind="websocket_protocol") >= 1
 
 
-def test_random_frames_break_nothing(server):
+def send_random_frames(server, count: int) -> None:
     generator = random.Random(7)
-    for _ in range(30):
+    for _ in range(count):
         with WebSocket(server) as client, suppress(OSError):
             for _ in range(generator.randrange(1, 12)):
                 body = generator.randbytes(generator.choice([0, 1, 7, 125]))
@@ -261,7 +261,8 @@ def test_random_frames_break_nothing(server):
                 client.socket.sendall(bytes([first, length]) + MASK + body)
 
 
-def test_random_requests_get_no_error_of_ours(server):
+def send_random_requests(server, count: int) -> None:
+    """None may get an error of ours."""
     generator = random.Random(11)
     methods = [b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"PATCH", b"\x00", b"get"]
     paths = [b"/", b"/v1/models", b"/v1/audio/speech", b"/%ff%00", b"*", b"//x", b"/" + b"a" * 9000]
@@ -276,7 +277,7 @@ def test_random_requests_get_no_error_of_ours(server):
         b"Authorization: Bearer \xff\r\n",
         b"Range: bytes=0-\r\n",
     ]
-    for _ in range(150):
+    for _ in range(count):
         head = generator.choice(methods) + b" " + generator.choice(paths) + b" HTTP/1.1\r\n"
         head += b"".join(generator.sample(headers, generator.randrange(6))) + HOST
         body = generator.choice(
@@ -285,6 +286,22 @@ def test_random_requests_get_no_error_of_ours(server):
         answer = send(server, head + b"Connection: close\r\n\r\n" + body)
         status = int(answer.split()[1]) if answer.startswith(b"HTTP/1.1 ") else 400
         assert status < 500 or status == 503, head
+
+
+def test_random_requests_and_frames_break_nothing(server):
+    send_random_requests(server, 150)
+    send_random_frames(server, 30)
+
+
+@pytest.mark.slow
+def test_random_requests_and_frames_break_no_real_engine():
+    with served("nano", "--recipe", "int8") as real:
+        for text in ("Hello 🎉", "**Bold** $5", "\u202eabc", "a" * 4096, "<laugh>", "\x00\ud7ff"):
+            assert real.speak(text, max_seconds=0.2).status in (200, 400)
+        send_random_requests(real, 60)
+        send_random_frames(real, 10)
+        assert real.speak("Still here.", max_seconds=0.5).status == 200
+        assert "Traceback" not in real.log
 
 
 def test_a_stopped_engine_is_not_ready_and_refuses():

@@ -9,6 +9,7 @@ import typer
 
 from quaver.cli.output import STATUS, check_output, judge_folders, print_json, stages, table_console
 from quaver.core.errors import InputError
+from quaver.core.voices import read_voices
 
 if TYPE_CHECKING:
     from quaver.comparing import Comparison
@@ -22,6 +23,9 @@ Out = Annotated[Path, typer.Option(help="Folder for the report and all audio; go
 Recipe = Annotated[str | None, typer.Option(help="The candidate's: int8, fp8, int8,head=int8, ...")]
 ReferenceRecipe = Annotated[
     str | None, typer.Option(help="The reference's; default: fp32 on a CPU.")
+]
+Voices = Annotated[
+    str | None, typer.Option(help="The voices that a fine-tune was trained with: elise,tom.")
 ]
 Texts = Annotated[
     Path | None,
@@ -62,6 +66,7 @@ def compare(
     candidate: Candidate = None,
     recipe: Recipe = None,
     reference_recipe: ReferenceRecipe = None,
+    voices: Voices = None,
     texts: Texts = None,
     gates: Gates = None,
     judge: Judge = None,
@@ -78,6 +83,7 @@ def compare(
     """
     if candidate is None and recipe is None:
         raise InputError("nothing to compare with; give --recipe, or a second model")
+    names = read_voices(voices)
     check_output("--out", out, "report.json")
     from quaver.comparing import Named
     from quaver.comparing import compare as run
@@ -86,8 +92,8 @@ def compare(
 
     with stages() as show:
         found = run(
-            Named(model, reference_recipe),
-            Named(candidate or model, recipe),
+            Named(model, reference_recipe, names),
+            Named(candidate or model, recipe, names),
             out,
             texts=texts,
             gates=gates,

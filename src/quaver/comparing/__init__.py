@@ -76,13 +76,15 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A model and the recipe to run it under; None takes what `loading` takes."""
+    """A model, the recipe to run it under and the voices it was trained with; None takes what
+    `loading` takes."""
 
     model: str
     recipe: str | None
+    voices: tuple[str, ...] | None = None
 
     def open(self, device: str | None, slots: int = 1) -> Loaded:
-        opened = open_model(self.model, self.recipe, device, slots=slots)
+        opened = open_model(self.model, self.recipe, device, voices=self.voices, slots=slots)
         # a CPU's traces are never let go, and a search opens many models
         return replace(opened, graphs=opened.device.type != "cpu")
 
@@ -176,7 +178,7 @@ def _exact(reference: Named, device: str | None) -> Named:
     if reference.recipe is not None or find_device(device).type != "cpu":
         return reference
     dense = stored_recipe(resolve(reference.model).path) is None
-    return Named(reference.model, DENSE) if dense else reference
+    return replace(reference, recipe=DENSE) if dense else reference
 
 
 def check_alike(reference: Loaded, candidate: Loaded) -> None:
@@ -249,7 +251,7 @@ def _control(
     """How far the reference is from its own fp32 self: what no recipe can be nearer than."""
     if set(reference.recipe.as_dict().values()) == {Format.FP32.value}:
         return NotMeasured("the reference is in fp32")
-    exact = Named(named.model, DENSE).open(device)
+    exact = replace(named, recipe=DENSE).open(device)
     return replay(exact, reference, said, lambda done: None)
 
 
