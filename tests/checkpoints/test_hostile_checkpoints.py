@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from quaver.checkpoints.patterns import Budget, Pattern, is_steady, parse
+from quaver.checkpoints.pattern_nodes import Budget
+from quaver.checkpoints.pattern_reader import parse
+from quaver.checkpoints.patterns import Pattern, is_steady
 from quaver.checkpoints.reader import INDEX, PICKLE_INDEX, open_tensors
 from quaver.checkpoints.schemes import Schemes, quantization_config
 from quaver.checkpoints.source import resolve

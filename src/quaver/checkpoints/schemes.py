@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from quaver.checkpoints.patterns import Budget, Pattern
+from quaver.checkpoints.pattern_nodes import Budget
+from quaver.checkpoints.patterns import Pattern
 from quaver.core.errors import CheckpointError, printable
 from quaver.core.section import Section, shown
 from quaver.precision import Format

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 
 from quaver.checkpoints.atomic import one_line
 from quaver.checkpoints.jsonfile import read_json
-from quaver.checkpoints.patterns import is_steady, parse
+from quaver.checkpoints.pattern_reader import parse
+from quaver.checkpoints.patterns import is_steady
 from quaver.core.errors import CheckpointError
 from quaver.core.panics import panics_as
 from quaver.core.section import Section, shown
