@@ -16,7 +16,8 @@ from quaver.text.dates import (
     numeric_date,
 )
 from quaver.text.measures import CURRENCIES, MAGNITUDES, UNITS
-from quaver.text.numerals import cardinal, decimal, one_by_one, ordinal, year
+from quaver.text.numerals import cardinal, number, one_by_one, ordinal, year
+from quaver.text.ratios import FRACTIONS, divided, mixed, vulgar
 
 _N = r"(?:\d{1,3}(?:,\d{3})++(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _START = r"(?<![\w.,])"
@@ -31,11 +32,6 @@ _SYMBOLS = "|".join(
 _SIZE = "|".join(sorted(MAGNITUDES, key=len, reverse=True))
 _SIGNS = {"-": "minus ", "−": "minus ", "+": "plus ", "±": "plus or minus ", "~": "about ",
           "≈": "about "}  # fmt: skip
-_FRACTIONS = {
-    "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5",
-    "⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8",
-    "⅞": "7/8", "⅐": "1/7", "⅑": "1/9", "⅒": "1/10",
-}  # fmt: skip
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻₀₁₂₃₄₅₆₇₈₉", "0123456789-0123456789")
 _PER = {"s": "second", "h": "hour", "min": "minute", "hr": "hour", "sec": "second",
         "mo": "month", "yr": "year", "wk": "week", "d": "day"}  # fmt: skip
@@ -43,57 +39,16 @@ _PER = {"s": "second", "h": "hour", "min": "minute", "hr": "hour", "sec": "secon
 
 def read_numbers(text: str) -> str:
     """`text` with every number, date, time, price and measure as English words."""
-    if not any(c.isdigit() or c in _FRACTIONS for c in text):
+    if not any(c.isdigit() or c in FRACTIONS for c in text):
         return text
     for pattern, spoken in _RULES:
         text = pattern.sub(spoken, text)
     return text
 
 
-def number(written: str) -> str:
-    """A number with or without thousands commas and decimals."""
-    whole, point, fraction = written.replace(",", "").partition(".")
-    return decimal(whole, fraction) if point else cardinal(whole)
-
-
 def plural(word: str) -> str:
     """`word`'s plural: twenties, tens."""
     return word[:-1] + "ies" if word.endswith("y") else word + ("es" if word.endswith("x") else "s")
-
-
-def _fraction(top: int, bottom: int) -> str:
-    if bottom == 1 or bottom > 100:
-        return f"{cardinal(str(top))} over {cardinal(str(bottom))}"
-    name = {2: "half", 4: "quarter"}.get(bottom, ordinal(bottom))
-    if top != 1:
-        name = "halves" if bottom == 2 else f"{name}s"
-    return f"{cardinal(str(top))} {name}"
-
-
-def _vulgar(m: re.Match[str]) -> str:
-    top, bottom = map(int, _FRACTIONS[m[2]].split("/"))
-    spoken = _fraction(top, bottom)
-    if not m[1]:
-        return spoken
-    article = "a " + spoken.split(" ", 1)[1] if top == 1 else spoken
-    return f"{number(m[1])} and {article}"
-
-
-def _mixed(m: re.Match[str]) -> str:
-    spoken = _fraction(int(m[2]), int(m[3]))
-    article = "a " + spoken.split(" ", 1)[1] if m[2] == "1" else spoken
-    return f"{number(m[1])} and {article}" if int(m[2]) < int(m[3]) else m[0]
-
-
-def _slash(m: re.Match[str]) -> str:
-    top, bottom = int(m[1]), int(m[2])
-    if (top, bottom) in ((24, 7), (9, 11)) or (top == bottom == 50):
-        return f"{cardinal(m[1])} {cardinal(m[2])}"
-    if bottom in (10, 100) and top > 1:
-        return f"{cardinal(m[1])} out of {cardinal(m[2])}"
-    if 0 < top < bottom and (bottom <= 16 or bottom in (20, 32, 64, 100)):
-        return _fraction(top, bottom)
-    return f"{cardinal(m[1])} over {cardinal(m[2])}"
 
 
 def _phone(m: re.Match[str]) -> str:
@@ -238,7 +193,7 @@ def _rule(pattern: str, spoken: Spoken, flags: int = 0) -> None:
 
 
 def _define_rules() -> None:
-    _rule(r"(?<![\d.])(?:(\d+)\s?)?([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒])", _vulgar)
+    _rule(r"(?<![\d.])(?:(\d+)\s?)?([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒])", vulgar)
     _rule(r"([\w)])(?:([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]{1,10})|\^\{?(-?\w{1,10})\}?)", _unit_or_power)
     _rule(r"[₀-₉]+", lambda m: m[0].translate(_SUPER))
     # phone numbers
@@ -335,8 +290,8 @@ def _define_plain() -> None:
         lambda m: cardinal(str(int(m[1]))) if m[1][0] != "0" else f"oh {cardinal(m[1][1])}",
     )
     _rule(r"(?<![\w.,])(\d{1,15})(?:st|nd|rd|th)\b", lambda m: ordinal(int(m[1])))
-    _rule(r"(?<![\w.])(\d{1,3}) (\d{1,2})/(\d{1,2})(?![\w/])", _mixed)
-    _rule(r"(?<![\w./])(\d{1,4})/(\d{1,4})(?![\w/]|\.\d)", _slash)
+    _rule(r"(?<![\w.])(\d{1,3}) (\d{1,2})/(\d{1,2})(?![\w/])", mixed)
+    _rule(r"(?<![\w./])(\d{1,4})/(\d{1,4})(?![\w/]|\.\d)", divided)
     _rule(r"(?<![\w.])([vV]\.?\s?)?(\d{1,9}(?:\.\d{1,9}){2,5})(?![\w.])", _version)
     _rule(r"\b([vV])(\d{1,9}(?:\.\d{1,9})?)(?![\w.]\w)", _version)
     _rule(r"\b[Ee]-(?=\d)", "E ")

@@ -121,3 +121,9 @@ def _chinese_thousands(value: int) -> str:
         else:
             gap = True
     return words
+
+
+def number(written: str) -> str:
+    """A number with or without thousands commas and decimals."""
+    whole, point, fraction = written.replace(",", "").partition(".")
+    return decimal(whole, fraction) if point else cardinal(whole)
